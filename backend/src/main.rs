@@ -1,0 +1,3 @@
+//! The binary `vhost-user-iscsi`.
+
+fn main() {}

@@ -1,0 +1,18 @@
+//! The iSCSI initiator protocol of RFC 7143, without I/O.
+//!
+//! Bytes come in as slices, bytes go out through sinks, time and random values are arguments.
+//! Nothing here opens a socket, starts a thread, reads a clock or draws a random number; that is
+//! what makes the protocol deterministic, and every run of it repeatable.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![warn(clippy::indexing_slicing)]
+
+extern crate alloc;
+
+pub mod disk;
+pub mod name;
+pub mod pdu;
+pub mod scsi;
+pub mod sequence;

@@ -1,0 +1,3 @@
+//! SCSI: command descriptor blocks out, parameter data and sense data in. No state, no iSCSI.
+
+pub mod command;

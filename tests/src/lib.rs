@@ -1,0 +1,1 @@
+//! The harness: real targets, the daemon, a front-end client.

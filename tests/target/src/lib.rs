@@ -1,0 +1,1 @@
+//! An in-memory iSCSI target for tests.
