@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod disk;
+pub mod login;
 pub mod name;
 pub mod pdu;
 pub mod scsi;
