@@ -6,7 +6,19 @@
 //! [`Lengths`] and of the framer. To add a PDU, add a file with a struct that has `parse` or
 //! `emit`, and a row to [`Opcode`].
 
+use alloc::vec::Vec;
+
 use thiserror::Error;
+
+use crate::sequence::SerialNumber;
+
+pub mod async_message;
+pub mod command;
+pub mod data;
+pub mod logout;
+pub mod nop;
+pub mod reject;
+pub mod task_management;
 
 /// The Basic Header Segment: the first 48 bytes of each PDU (RFC 7143 section 11.2.1).
 pub type Bhs = [u8; BHS_LENGTH_BYTES];
@@ -186,4 +198,108 @@ pub(crate) fn put_lun(bhs: &mut Bhs, lun: u64) {
     let [a, b, c, d, e, f, g, h] = lun.to_be_bytes();
     (bhs[8], bhs[9], bhs[10], bhs[11]) = (a, b, c, d);
     (bhs[12], bhs[13], bhs[14], bhs[15]) = (e, f, g, h);
+}
+
+/// The LUN field, bytes 8 to 15.
+pub(crate) fn get_lun(bhs: &Bhs) -> u64 {
+    u64::from(get_u32::<8>(bhs)) << 32 | u64::from(get_u32::<12>(bhs))
+}
+
+/// The three numbers that almost every PDU of a target carries (RFC 7143 section 4.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// StatSN, bytes 24 to 27. Some PDUs leave it undefined.
+    pub stat_sn: SerialNumber,
+    /// ExpCmdSN, bytes 28 to 31.
+    pub exp_cmd_sn: SerialNumber,
+    /// MaxCmdSN, bytes 32 to 35.
+    pub max_cmd_sn: SerialNumber,
+}
+
+impl Numbers {
+    /// Reads them where they always are.
+    pub fn parse(bhs: &Bhs) -> Self {
+        Self {
+            stat_sn: SerialNumber(get_u32::<24>(bhs)),
+            exp_cmd_sn: SerialNumber(get_u32::<28>(bhs)),
+            max_cmd_sn: SerialNumber(get_u32::<32>(bhs)),
+        }
+    }
+}
+
+/// The O and U bits with the Residual Count (RFC 7143 section 11.4.5), in SCSI Response and
+/// Data-In.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// All that was expected was transferred.
+    None,
+    /// That much of the Expected Data Transfer Length was not transferred.
+    Underflow {
+        /// Residual Count.
+        length_bytes: u32,
+    },
+    /// That much more would have been transferred had it been expected.
+    Overflow {
+        /// Residual Count.
+        length_bytes: u32,
+    },
+}
+
+impl Residual {
+    const OVERFLOW: u8 = 0x04;
+    const UNDERFLOW: u8 = 0x02;
+
+    /// `None` when both bits are set, which section 11.4.1 calls a protocol error.
+    fn parse(bhs: &Bhs) -> Option<Self> {
+        let length_bytes = get_u32::<44>(bhs);
+        match bhs[1] & (Self::OVERFLOW | Self::UNDERFLOW) {
+            0 => Some(Self::None),
+            Self::UNDERFLOW => Some(Self::Underflow { length_bytes }),
+            Self::OVERFLOW => Some(Self::Overflow { length_bytes }),
+            _ => None,
+        }
+    }
+}
+
+/// A whole PDU without digests and additional headers, as login and text phases send it:
+/// DataSegmentLength is set, padding is added.
+pub fn assemble(bhs: &Bhs, data: &[u8]) -> Vec<u8> {
+    let mut header = *bhs;
+    set_data_segment_length(&mut header, u32::try_from(data.len()).unwrap_or(u32::MAX));
+    let padding_bytes = padding(data.len());
+    let mut pdu = Vec::with_capacity(BHS_LENGTH_BYTES + data.len() + padding_bytes);
+    pdu.extend_from_slice(&header);
+    pdu.extend_from_slice(data);
+    pdu.resize(pdu.len() + padding_bytes, 0);
+    pdu
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_fills_to_four() {
+        assert_eq!([0, 1, 2, 3, 4, 5].map(padding), [0, 3, 2, 1, 0, 3]);
+    }
+
+    #[test]
+    fn an_assembled_pdu_is_a_multiple_of_four() {
+        let pdu = assemble(&[0; BHS_LENGTH_BYTES], b"a=b\0x");
+        assert_eq!(pdu.len(), 56);
+        assert_eq!(pdu[4..8], [0, 0, 0, 5]);
+        assert_eq!(pdu[48..], *b"a=b\0x\0\0\0");
+    }
+
+    #[test]
+    fn the_initiators_own_opcodes_are_refused_from_a_target() {
+        for code in [0x00, 0x01, 0x06, 0x10, 0x1c, 0x27, 0x30, 0x33, 0x3e] {
+            let mut bhs = [0; BHS_LENGTH_BYTES];
+            bhs[0] = code;
+            assert_eq!(
+                Opcode::of_target(&bhs),
+                Err(PduError::UnknownOpcode { code })
+            );
+        }
+    }
 }
