@@ -11,9 +11,14 @@
 
 extern crate alloc;
 
+pub mod crc32c;
 pub mod disk;
+pub mod error;
+mod framer;
+pub mod limits;
 pub mod login;
 pub mod name;
 pub mod pdu;
 pub mod scsi;
 pub mod sequence;
+pub mod session;

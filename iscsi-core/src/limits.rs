@@ -1,0 +1,30 @@
+//! Every bound of the full-feature phase, named once, with its reason.
+//!
+//! Both sides of us are strangers: whatever they send, nothing here grows beyond these numbers.
+//! Bounds of the login phase and of discovery stand with their own code.
+
+/// Tasks that a session can have outstanding. Twice QEMU's default ring of 128: two full queues
+/// share a session before one waits for the other. Targets grant windows of 32 to a few hundred.
+pub const MAX_TASKS: usize = 256;
+
+/// R2Ts that one task can have outstanding, and what we offer as MaxOutstandingR2T.
+pub const MAX_OUTSTANDING_R2T: usize = 8;
+
+/// Answers to pings of the target that wait for the socket. A target that sends more without
+/// reading our answers is flooding us.
+pub const MAX_QUEUED_NOP_ANSWERS: usize = 64;
+
+/// How much of a data segment that is not payload is kept: sense data (252 bytes at most), the
+/// header inside a Reject, the text of an event. The rest is checked by its digest and dropped.
+pub const MAX_COLLECTED_BYTES: usize = 512;
+
+/// The longest sense data that is handed on: SPC-5 section 4.4 ends it at 252 bytes; the fields
+/// that anything here looks at are within the first 64.
+pub const MAX_SENSE_BYTES: usize = 64;
+
+/// Silence after which a ping is sent, in milliseconds. Together with [`PING_TIMEOUT_MS`] a dead
+/// path is noticed within 15 seconds.
+pub const PING_INTERVAL_MS: u64 = 5_000;
+
+/// How long a ping may stay unanswered, in milliseconds, while nothing else is heard.
+pub const PING_TIMEOUT_MS: u64 = 5_000;

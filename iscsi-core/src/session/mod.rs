@@ -1,0 +1,314 @@
+//! The full-feature phase of one session with one connection (RFC 7143 sections 4 and 11).
+//!
+//! A [`Session`] starts with what a login agreed on, and ends with the first
+//! [`SessionError`]. Its owner moves the bytes; the session says which, and what they mean:
+//!
+//! - **Commands in**: [`Session::submit`], refused while the command window is closed or the
+//!   task table is full. [`Session::abort`] and [`Session::log_out`] ask for the end of a task
+//!   and of the session.
+//! - **Bytes out**: [`Session::transmit`] pushes whole PDUs into a [`Transmit`] sink for as long
+//!   as that has room. To be called after commands went in and after bytes came in.
+//! - **Bytes in**: [`Session::receive`] with what arrived, again and again until it asks for more
+//!   bytes. When it announces a [`Placement`], the owner puts the bytes into the request's buffer
+//!   and says so by [`Session::placed`] or [`Session::placed_directly`].
+//! - **Time**: [`Session::handle_timeout`] when [`Session::next_timeout_ms`] has come. All times
+//!   are milliseconds of one monotonic clock of the owner's choice.
+//!
+//! Nothing is allocated after [`Session::new`] as long as the queue of outgoing PDUs stays within
+//! the bound that it was made for.
+
+mod inbound;
+mod outbound;
+mod ping;
+mod task;
+mod window;
+
+use crate::crc32c::Crc32c;
+use crate::error::{SessionError, SubmitError};
+use crate::framer::Framer;
+use crate::limits::{MAX_SENSE_BYTES, MAX_TASKS};
+use crate::login::negotiated::Negotiated;
+use crate::pdu::async_message::AsyncEvent;
+use crate::pdu::command::Response;
+use crate::pdu::reject::RejectReason;
+use crate::pdu::task_management::FunctionResponse;
+use crate::scsi::command::ScsiCommand;
+use crate::sequence::SerialNumber;
+
+use self::inbound::Inbound;
+use self::outbound::{Outbox, Outgoing};
+use self::ping::Ping;
+use self::task::TaskTable;
+use self::window::CommandWindow;
+
+/// The owner's name for the request that a command serves, and for its buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestTag(pub u32);
+
+/// A SCSI command for a logical unit, in the service of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Comes back with the answer, and with every placement.
+    pub request: RequestTag,
+    /// The LUN field as it goes on the wire.
+    pub lun: u64,
+    /// The command; its offsets are into the request's buffer.
+    pub scsi: ScsiCommand,
+}
+
+/// Where the PDUs of [`Session::transmit`] go: pieces of one stream, in order.
+pub trait Transmit {
+    /// Whether another PDU may be pushed. Asked between PDUs only.
+    fn has_room(&self) -> bool;
+
+    /// These bytes are next: a header, a digest, padding. To be copied.
+    fn bytes(&mut self, bytes: &[u8]);
+
+    /// `length_bytes` zero bytes are next.
+    fn zeros(&mut self, length_bytes: u32);
+
+    /// `length_bytes` of the buffer of `request` from `offset_bytes` are next. They may be read
+    /// when they are sent.
+    fn payload(&mut self, request: RequestTag, offset_bytes: u32, length_bytes: u32);
+
+    /// Like [`Transmit::payload`], but the bytes are copied now, for `crc32c` continues over them
+    /// from 0 and the result is returned: a guest may change its memory at any time, and the
+    /// digest has to fit what is sent.
+    fn payload_with_digest(
+        &mut self,
+        request: RequestTag,
+        offset_bytes: u32,
+        length_bytes: u32,
+        crc32c: Crc32c,
+    ) -> u32;
+}
+
+/// What [`Session::receive`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing more can be done with less than `at_least` bytes, counted from the first one that
+    /// was not consumed.
+    NeedBytes {
+        /// Never 0.
+        at_least: usize,
+    },
+    /// The next bytes of the stream belong into a request's buffer.
+    Payload(Placement),
+    /// Something happened.
+    Event(Event),
+}
+
+/// Bytes of the stream that belong into the buffer of a request. Direction, offset and length
+/// are checked: they lie within the data of a living command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Whose buffer.
+    pub request: RequestTag,
+    /// Where in it.
+    pub offset_bytes: u32,
+    /// How many, perhaps fewer than the PDU has; never 0.
+    pub length_bytes: u32,
+    /// Whether the bytes may be read from the socket straight into the buffer
+    /// ([`Session::placed_directly`]): not when a digest is computed over them.
+    pub may_be_direct: bool,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A command has ended; its request's buffer is not touched any more on its behalf, except
+    /// that pieces of it may still wait in the [`Transmit`] sink.
+    CommandDone {
+        /// The request that it served.
+        request: RequestTag,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The target did not take a command; it has not run and will not run.
+    CommandRejected {
+        /// The request that it served.
+        request: RequestTag,
+        /// Why.
+        reason: RejectReason,
+    },
+    /// The answer to [`Session::abort`]. After `Complete` or `TaskDoesNotExist` the task is over.
+    AbortDone {
+        /// The request that the task served.
+        request: RequestTag,
+        /// What the target said.
+        response: FunctionResponse,
+    },
+    /// The target announced something.
+    Async(AsyncEvent),
+    /// The target did not take a PDU that belongs to no command. The session goes on.
+    Rejected(RejectReason),
+    /// The answer to [`Session::log_out`].
+    LoggedOut {
+        /// RFC 7143 section 11.15.1; 0 is success.
+        response: u8,
+        /// How long to wait before a new login, in seconds.
+        time2wait_s: u16,
+    },
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether there is a SCSI status.
+    pub response: Response,
+    /// The SCSI status.
+    pub status: u8,
+    /// How many bytes were moved: for a read, what lies in the buffer.
+    pub transferred_bytes: u32,
+    /// The sense data; empty unless the status is CHECK CONDITION.
+    pub sense: SenseData,
+}
+
+/// Sense data as it came, cut to [`MAX_SENSE_BYTES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenseData {
+    bytes: [u8; MAX_SENSE_BYTES],
+    length_bytes: u8,
+}
+
+impl SenseData {
+    /// None at all.
+    pub const EMPTY: Self = Self {
+        bytes: [0; MAX_SENSE_BYTES],
+        length_bytes: 0,
+    };
+
+    /// Copies what fits.
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "MAX_SENSE_BYTES fits a byte"
+    )]
+    pub fn new(sense: &[u8]) -> Self {
+        const { assert!(MAX_SENSE_BYTES <= u8::MAX as usize) };
+        let mut data = Self::EMPTY;
+        for (to, from) in data.bytes.iter_mut().zip(sense) {
+            *to = *from;
+        }
+        data.length_bytes = sense.len().min(MAX_SENSE_BYTES) as u8;
+        data
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes
+            .get(..usize::from(self.length_bytes))
+            .unwrap_or_default()
+    }
+}
+
+/// A session in full-feature phase. The module's documentation says how to drive it.
+#[derive(Debug)]
+pub struct Session {
+    negotiated: Negotiated,
+    crc32c: Crc32c,
+    window: CommandWindow,
+    exp_stat_sn: SerialNumber,
+    tasks: TaskTable,
+    outbox: Outbox,
+    framer: Framer,
+    inbound: Inbound,
+    ping: Ping,
+    closing: bool,
+}
+
+impl Session {
+    /// A session that starts at `now_ms` with what a login agreed on.
+    pub fn new(negotiated: Negotiated, crc32c: Crc32c, now_ms: u64) -> Self {
+        Self {
+            crc32c,
+            window: CommandWindow::new(
+                negotiated.cmd_sn,
+                negotiated.exp_cmd_sn,
+                negotiated.max_cmd_sn,
+            ),
+            exp_stat_sn: negotiated.exp_stat_sn,
+            tasks: TaskTable::new(MAX_TASKS),
+            outbox: Outbox::new(),
+            framer: Framer::new(
+                negotiated.header_digest,
+                negotiated.data_digest,
+                negotiated.max_recv_data_segment_length_bytes,
+                crc32c,
+            ),
+            inbound: Inbound::new(),
+            ping: Ping::new(now_ms),
+            closing: false,
+            negotiated,
+        }
+    }
+
+    /// What the login agreed on.
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.negotiated
+    }
+
+    /// How many commands have not ended.
+    pub fn tasks_in_flight(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether [`Session::submit`] would take a command.
+    pub fn can_submit(&self) -> Result<(), SubmitError> {
+        if self.closing {
+            Err(SubmitError::Closing)
+        } else if self.tasks.is_full() {
+            Err(SubmitError::TableFull)
+        } else if !self.window.is_open() {
+            Err(SubmitError::WindowClosed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes a command; it goes out with the next [`Session::transmit`], in order.
+    pub fn submit(&mut self, command: Command) -> Result<(), SubmitError> {
+        self.can_submit()?;
+        let cmd_sn = self.window.cmd_sn();
+        let task = self.tasks.insert(command, cmd_sn, &self.negotiated);
+        let task = task.ok_or(SubmitError::TableFull)?;
+        self.window.consume();
+        self.outbox.push(Outgoing::Command { task });
+        Ok(())
+    }
+
+    /// Asks the target to end every command of `request`: each is answered by an
+    /// [`Event::AbortDone`], and what still arrives for it is dropped. Says how many there were.
+    pub fn abort(&mut self, request: RequestTag) -> usize {
+        let mut count = 0;
+        for id in self.tasks.of_request(request) {
+            self.outbox.push(Outgoing::Abort { task: id });
+            count += 1;
+        }
+        count
+    }
+
+    /// Asks for the end of the session; no command is taken any more. Answered by
+    /// [`Event::LoggedOut`].
+    pub fn log_out(&mut self) {
+        if !self.closing {
+            self.closing = true;
+            self.outbox.push(Outgoing::Logout);
+        }
+    }
+
+    /// When [`Session::handle_timeout`] is to be called next, at the latest.
+    pub fn next_timeout_ms(&self) -> u64 {
+        self.ping.next_timeout_ms()
+    }
+
+    /// Sends a ping when nothing was heard for a while, and gives up when that is not answered.
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Result<(), SessionError> {
+        if self.ping.handle_timeout(now_ms)? {
+            self.outbox.push(Outgoing::Ping);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

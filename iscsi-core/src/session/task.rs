@@ -1,0 +1,350 @@
+//! One task's life, and the table of all of them.
+
+use alloc::vec::Vec;
+
+use super::{Command, RequestTag};
+use crate::error::Misbehaviour;
+use crate::limits::MAX_OUTSTANDING_R2T;
+use crate::login::negotiated::Negotiated;
+use crate::pdu::Residual;
+use crate::pdu::data::{DataIn, ReadyToTransfer};
+use crate::scsi::command::ScsiData;
+use crate::sequence::SerialNumber;
+
+/// Where a task is in the table; the tag on the wire is [`TaskTable::tag`] of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskId(u16);
+
+/// One command, from submission to its status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Task {
+    pub(crate) command: Command,
+    pub(crate) cmd_sn: SerialNumber,
+    /// An ABORT TASK was sent: whatever still comes for the task is read and dropped.
+    pub(crate) aborted: bool,
+    /// Data-In: how much has arrived, and how many PDUs.
+    received_bytes: u32,
+    data_in_count: u32,
+    /// Data-Out: the R2Ts not yet served, and how far the target has asked so far.
+    r2ts: R2tQueue,
+    r2t_count: u32,
+    solicited_end: u32,
+}
+
+/// What an R2T asked for, and how far it is served.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Burst {
+    pub(crate) lun: u64,
+    pub(crate) target_transfer_tag: u32,
+    pub(crate) next_offset: u32,
+    pub(crate) end_offset: u32,
+    pub(crate) data_sn: u32,
+}
+
+/// The R2Ts of one task, oldest first.
+#[derive(Clone, Copy, Debug, Default)]
+struct R2tQueue {
+    bursts: [Burst; MAX_OUTSTANDING_R2T],
+    length: usize,
+}
+
+impl R2tQueue {
+    fn push(&mut self, burst: Burst) -> bool {
+        let Some(slot) = self.bursts.get_mut(self.length) else {
+            return false;
+        };
+        *slot = burst;
+        self.length += 1;
+        true
+    }
+
+    fn front_mut(&mut self) -> Option<&mut Burst> {
+        self.bursts.get_mut(..self.length)?.first_mut()
+    }
+
+    fn pop(&mut self) {
+        self.bursts.rotate_left(1);
+        self.length = self.length.saturating_sub(1);
+    }
+}
+
+/// How much of a write goes with the command, and how much right behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unsolicited {
+    /// In the command's own data segment.
+    pub(crate) immediate_bytes: u32,
+    /// Where the Data-Out PDUs end that follow without an R2T.
+    pub(crate) end_offset: u32,
+}
+
+impl Unsolicited {
+    /// RFC 7143 sections 13.10, 13.11 and 13.14: ImmediateData, InitialR2T and FirstBurstLength.
+    pub(crate) fn of(data: &ScsiData, negotiated: &Negotiated) -> Self {
+        let length_bytes = match data {
+            ScsiData::None | ScsiData::In { .. } => 0,
+            data => data.length_bytes(),
+        };
+        let first_burst_bytes = length_bytes.min(negotiated.first_burst_length_bytes);
+        let immediate_bytes = if negotiated.immediate_data {
+            first_burst_bytes.min(negotiated.target_max_recv_data_segment_length_bytes)
+        } else {
+            0
+        };
+        let end_offset = if negotiated.initial_r2t {
+            immediate_bytes
+        } else {
+            first_burst_bytes
+        };
+        Self {
+            immediate_bytes,
+            end_offset,
+        }
+    }
+}
+
+impl Task {
+    fn new(command: Command, cmd_sn: SerialNumber, negotiated: &Negotiated) -> Self {
+        Self {
+            command,
+            cmd_sn,
+            aborted: false,
+            received_bytes: 0,
+            data_in_count: 0,
+            r2ts: R2tQueue::default(),
+            r2t_count: 0,
+            solicited_end: Unsolicited::of(&command.scsi.data, negotiated).end_offset,
+        }
+    }
+
+    /// The Expected Data Transfer Length.
+    pub(crate) fn length_bytes(&self) -> u32 {
+        self.command.scsi.data.length_bytes()
+    }
+
+    /// Checks a Data-In header against the task and counts it. The result is where in the
+    /// request's buffer the bytes go.
+    pub(crate) fn accept_data_in(&mut self, pdu: &DataIn) -> Result<u32, Misbehaviour> {
+        const PDU: &str = "Data-In";
+        let ScsiData::In {
+            offset_bytes,
+            length_bytes,
+        } = self.command.scsi.data
+        else {
+            return Err(Misbehaviour::WrongDirection { pdu: PDU });
+        };
+        check_number(PDU, self.data_in_count, pdu.data_sn)?;
+        check_extent(PDU, pdu.buffer_offset, pdu.length_bytes, length_bytes)?;
+        check_order(PDU, self.received_bytes, pdu.buffer_offset)?;
+        self.data_in_count = self.data_in_count.wrapping_add(1);
+        self.received_bytes += pdu.length_bytes;
+        Ok(offset_bytes + pdu.buffer_offset)
+    }
+
+    /// Checks an R2T against the task and remembers it.
+    pub(crate) fn accept_r2t(
+        &mut self,
+        pdu: &ReadyToTransfer,
+        negotiated: &Negotiated,
+    ) -> Result<(), Misbehaviour> {
+        const PDU: &str = "R2T";
+        let length_bytes = match self.command.scsi.data {
+            ScsiData::None | ScsiData::In { .. } => {
+                return Err(Misbehaviour::WrongDirection { pdu: PDU });
+            }
+            data => data.length_bytes(),
+        };
+        let length = pdu.desired_data_transfer_length;
+        check_number(PDU, self.r2t_count, pdu.r2t_sn)?;
+        check_extent(PDU, pdu.buffer_offset, length, length_bytes)?;
+        check_order(PDU, self.solicited_end, pdu.buffer_offset)?;
+        let max_burst_length_bytes = negotiated.max_burst_length_bytes;
+        if length > max_burst_length_bytes {
+            return Err(Misbehaviour::R2tTooLong {
+                length,
+                max_burst_length_bytes,
+            });
+        }
+        let end_offset = pdu.buffer_offset + length;
+        let burst = Burst {
+            lun: pdu.lun,
+            target_transfer_tag: pdu.target_transfer_tag,
+            next_offset: pdu.buffer_offset,
+            end_offset,
+            data_sn: 0,
+        };
+        let agreed = negotiated.max_outstanding_r2t;
+        if self.r2ts.length >= usize::from(agreed) || !self.r2ts.push(burst) {
+            return Err(Misbehaviour::TooManyR2ts { agreed });
+        }
+        self.r2t_count = self.r2t_count.wrapping_add(1);
+        self.solicited_end = end_offset;
+        Ok(())
+    }
+
+    /// The R2T to serve next.
+    pub(crate) fn burst(&mut self) -> Option<&mut Burst> {
+        self.r2ts.front_mut()
+    }
+
+    /// The R2T of [`Task::burst`] is served.
+    pub(crate) fn end_burst(&mut self) {
+        self.r2ts.pop();
+    }
+
+    /// Whether R2Ts wait.
+    pub(crate) fn has_bursts(&self) -> bool {
+        self.r2ts.length > 0
+    }
+
+    /// How many bytes were moved, by the target's word checked against what arrived.
+    ///
+    /// A write is taken at the target's word; for a read the residual has to agree with the data.
+    pub(crate) fn transferred_bytes(&self, residual: Residual) -> Result<u32, Misbehaviour> {
+        let expected_bytes = self.length_bytes();
+        let residual_bytes = match residual {
+            Residual::Underflow { length_bytes } => length_bytes,
+            Residual::None | Residual::Overflow { .. } => 0,
+        };
+        let contradiction = Misbehaviour::Residual {
+            arrived_bytes: self.received_bytes,
+            expected_bytes,
+            residual_bytes,
+        };
+        let transferred = expected_bytes
+            .checked_sub(residual_bytes)
+            .ok_or(contradiction)?;
+        match self.command.scsi.data {
+            ScsiData::In { .. } if transferred != self.received_bytes => Err(contradiction),
+            _ => Ok(transferred),
+        }
+    }
+
+    /// How many bytes of Data-In arrived.
+    pub(crate) fn received_bytes(&self) -> u32 {
+        self.received_bytes
+    }
+}
+
+fn check_number(pdu: &'static str, expected: u32, got: u32) -> Result<(), Misbehaviour> {
+    if got == expected {
+        Ok(())
+    } else {
+        Err(Misbehaviour::DataSn { pdu, expected, got })
+    }
+}
+
+fn check_order(pdu: &'static str, expected: u32, got: u32) -> Result<(), Misbehaviour> {
+    if got == expected {
+        Ok(())
+    } else {
+        Err(Misbehaviour::OutOfOrder { pdu, expected, got })
+    }
+}
+
+fn check_extent(
+    pdu: &'static str,
+    offset: u32,
+    length: u32,
+    buffer_bytes: u32,
+) -> Result<(), Misbehaviour> {
+    match offset.checked_add(length) {
+        Some(end) if end <= buffer_bytes => Ok(()),
+        _ => Err(Misbehaviour::BeyondBuffer {
+            pdu,
+            offset,
+            length,
+            buffer_bytes,
+        }),
+    }
+}
+
+/// A fixed number of tasks, found by the tag on the wire.
+///
+/// A tag is the generation of a slot above its index. The generation changes with each use, so a
+/// late answer to an earlier task of the slot is told from one to the present task. The two highest
+/// bits of a task's tag are 0: tags with one of them set name everything that is no SCSI command.
+#[derive(Debug)]
+pub(crate) struct TaskTable {
+    slots: Vec<Slot>,
+    free: Vec<u16>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u16,
+    task: Option<Task>,
+}
+
+impl TaskTable {
+    pub(crate) fn new(length: usize) -> Self {
+        let length = u16::try_from(length).unwrap_or(u16::MAX);
+        Self {
+            slots: (0..length)
+                .map(|_| Slot {
+                    generation: 0,
+                    task: None,
+                })
+                .collect(),
+            free: (0..length).rev().collect(),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        command: Command,
+        cmd_sn: SerialNumber,
+        negotiated: &Negotiated,
+    ) -> Option<TaskId> {
+        let index = self.free.pop()?;
+        let slot = self.slots.get_mut(usize::from(index))?;
+        slot.generation = (slot.generation + 1) & 0x3fff;
+        slot.task = Some(Task::new(command, cmd_sn, negotiated));
+        Some(TaskId(index))
+    }
+
+    /// The initiator task tag.
+    pub(crate) fn tag(&self, id: TaskId) -> u32 {
+        let generation = self
+            .slots
+            .get(usize::from(id.0))
+            .map_or(0, |slot| slot.generation);
+        u32::from(generation) << 16 | u32::from(id.0)
+    }
+
+    /// The living task that `tag` names.
+    pub(crate) fn find(&self, tag: u32) -> Option<TaskId> {
+        let [_, _, high, low] = tag.to_be_bytes();
+        let id = TaskId(u16::from_be_bytes([high, low]));
+        (self.get(id).is_some() && self.tag(id) == tag).then_some(id)
+    }
+
+    pub(crate) fn get(&self, id: TaskId) -> Option<&Task> {
+        self.slots.get(usize::from(id.0))?.task.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.slots.get_mut(usize::from(id.0))?.task.as_mut()
+    }
+
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
+        let task = self.slots.get_mut(usize::from(id.0))?.task.take()?;
+        self.free.push(id.0);
+        Some(task)
+    }
+
+    /// The tasks that serve `request`.
+    pub(crate) fn of_request(&self, request: RequestTag) -> impl Iterator<Item = TaskId> + '_ {
+        (0u16..).zip(&self.slots).filter_map(move |(index, slot)| {
+            let task = slot.task.as_ref()?;
+            (task.command.request == request).then_some(TaskId(index))
+        })
+    }
+}
