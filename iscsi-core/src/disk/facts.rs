@@ -51,7 +51,7 @@ pub enum CommandWidth {
     Sixteen,
 }
 
-/// Who a disk is (SPC-5 7.7.6 and 7.7.19).
+/// Who a disk is (SPC-5, "Device Identification VPD page" and "Unit Serial Number VPD page").
 ///
 /// Two identities are the same disk when their block lengths are equal and they share a
 /// designator; when neither has designators, when their serials are equal.
