@@ -28,3 +28,15 @@ pub const PING_INTERVAL_MS: u64 = 5_000;
 
 /// How long a ping may stay unanswered, in milliseconds, while nothing else is heard.
 pub const PING_TIMEOUT_MS: u64 = 5_000;
+
+/// How often a request is sent again at once before each further try waits [`RETRY_DELAY_MS`].
+/// A LUN may have several unit attentions pending; more than a few in a row mean that waiting is
+/// better than asking.
+pub const MAX_IMMEDIATE_RETRIES: u32 = 8;
+
+/// How long a request waits that the target was too busy for, or not ready for.
+pub const RETRY_DELAY_MS: u64 = 100;
+
+/// The most data that goes into one PDU, whatever the target takes: the data of one PDU with a
+/// digest is copied, and a target must not choose how much memory that needs.
+pub const MAX_SEND_DATA_SEGMENT_LENGTH_BYTES: u32 = 256 * 1024;

@@ -26,7 +26,7 @@ mod window;
 use crate::crc32c::Crc32c;
 use crate::error::{SessionError, SubmitError};
 use crate::framer::Framer;
-use crate::limits::{MAX_SENSE_BYTES, MAX_TASKS};
+use crate::limits::{MAX_SEND_DATA_SEGMENT_LENGTH_BYTES, MAX_SENSE_BYTES, MAX_TASKS};
 use crate::login::negotiated::Negotiated;
 use crate::pdu::async_message::AsyncEvent;
 use crate::pdu::command::Response;
@@ -160,6 +160,8 @@ pub struct Outcome {
     pub status: u8,
     /// How many bytes were moved: for a read, what lies in the buffer.
     pub transferred_bytes: u32,
+    /// How many bytes the command was to move: its Expected Data Transfer Length.
+    pub expected_bytes: u32,
     /// The sense data; empty unless the status is CHECK CONDITION.
     pub sense: SenseData,
 }
@@ -217,8 +219,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that starts at `now_ms` with what a login agreed on.
-    pub fn new(negotiated: Negotiated, crc32c: Crc32c, now_ms: u64) -> Self {
+    /// A session that starts at `now_ms` with what a login agreed on, held to our own limits where
+    /// the target would grant more.
+    pub fn new(mut negotiated: Negotiated, crc32c: Crc32c, now_ms: u64) -> Self {
+        let max_send = &mut negotiated.target_max_recv_data_segment_length_bytes;
+        *max_send = (*max_send).clamp(1, MAX_SEND_DATA_SEGMENT_LENGTH_BYTES);
         Self {
             crc32c,
             window: CommandWindow::new(

@@ -266,12 +266,17 @@ fn misbehaviour(session: &mut Session, pdus: Vec<Pdu>) -> Misbehaviour {
 }
 
 fn good(request: u32, transferred_bytes: u32) -> Event {
+    good_of(request, transferred_bytes, transferred_bytes)
+}
+
+fn good_of(request: u32, transferred_bytes: u32, expected_bytes: u32) -> Event {
     Event::CommandDone {
         request: RequestTag(request),
         outcome: Outcome {
             response: Response::Completed,
             status: 0,
             transferred_bytes,
+            expected_bytes,
             sense: SenseData::EMPTY,
         },
     }
@@ -527,7 +532,7 @@ fn a_read_is_good_only_when_all_of_it_arrived() {
     stream.extend(underflow.bytes());
     assert_eq!(
         feed(&mut session, &stream, 99).unwrap().events,
-        [good(7, 512)]
+        [good_of(7, 512, 4096)]
     );
 }
 

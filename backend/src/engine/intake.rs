@@ -1,0 +1,232 @@
+//! From rings to requests: how a lane starts, serves and gives back its rings.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use iscsi_core::disk::request::BlockOperation;
+use iscsi_core::disk::requests::Admitted;
+use iscsi_core::session::RequestTag;
+
+use super::lane::Lane;
+use super::message::LossReason;
+use super::reactor::Token;
+use super::ring::{LaneRing, Popped};
+use crate::device::request::{ParsedRequest, RequestKind, Status};
+use crate::device::rings::RingSetup;
+
+/// How many requests one ring may bring in before the next one has its turn.
+const FAIR_SHARE: usize = 32;
+
+impl Lane {
+    pub(super) fn ring_of(&mut self, index: u16) -> Option<&mut LaneRing> {
+        self.rings.iter_mut().flatten().find(|ring| ring.index == index)
+    }
+
+    pub(super) fn start_ring(&mut self, setup: RingSetup) {
+        let index = setup.index;
+        match LaneRing::new(setup) {
+            Ok(ring) => self.adopt_ring(ring),
+            Err(error) => log::error!("ring {index} cannot be served: {error}"),
+        }
+    }
+
+    pub(super) fn adopt_ring(&mut self, ring: LaneRing) {
+        let at = self.rings.iter().position(Option::is_none).unwrap_or(self.rings.len());
+        if let Err(error) = self.reactor.watch_edge(ring.kick_fd(), Token::Kick(at)) {
+            log::error!("ring {}: cannot wait for its kicks: {error}", ring.index);
+        }
+        match self.rings.get_mut(at) {
+            Some(place) => *place = Some(ring),
+            None => self.rings.push(Some(ring)),
+        }
+    }
+
+    pub(super) fn set_kick(&mut self, index: u16, kick: OwnedFd) {
+        let found = self.rings.iter_mut().enumerate();
+        let found = found.find_map(|(at, ring)| Some((at, ring.as_mut()?)));
+        let Some((at, ring)) = found.filter(|(_, ring)| ring.index == index) else {
+            return;
+        };
+        self.reactor.forget(ring.kick_fd());
+        ring.set_kick(kick);
+        if let Err(error) = self.reactor.watch_edge(ring.kick_fd(), Token::Kick(at)) {
+            log::error!("ring {index}: cannot wait for its kicks: {error}");
+        }
+    }
+
+    /// All rings leave for another lane. Nothing of them is in flight: there was no session yet.
+    pub(super) fn give_up_rings(&mut self) -> Vec<LaneRing> {
+        let rings: Vec<_> = self.rings.iter_mut().filter_map(Option::take).collect();
+        for ring in &rings {
+            self.reactor.forget(ring.kick_fd());
+        }
+        rings
+    }
+
+    /// Every ring may have requests that nobody kicks for.
+    pub(super) fn wake_rings(&mut self) {
+        self.rings.iter_mut().flatten().for_each(LaneRing::kicked);
+    }
+
+    /// Takes requests from the rings in turn while session and table have room.
+    ///
+    /// Without a session, with a closed command window or a full table they stay in their rings:
+    /// nothing is queued here without bound.
+    pub(super) fn take_requests(&mut self) {
+        let mut progress = true;
+        while progress {
+            progress = false;
+            for at in 0..self.rings.len() {
+                progress |= self.take_from(at);
+            }
+        }
+    }
+
+    /// Takes a fair share from one ring. `true` when it may have more and there is room.
+    fn take_from(&mut self, at: usize) -> bool {
+        for _ in 0..FAIR_SHARE {
+            let Some(tag) = self.free_request() else {
+                return false;
+            };
+            let Some(Some(ring)) = self.rings.get_mut(at) else {
+                return false;
+            };
+            if !ring.is_pending() {
+                return false;
+            }
+            let Some(slot) = self.in_flight.get_mut(tag) else {
+                return false;
+            };
+            slot.ring = at;
+            match ring.pop(&mut slot.request) {
+                Popped::Empty => return false,
+                Popped::Refused => {}
+                Popped::Request => self.admit(tag),
+            }
+        }
+        true
+    }
+
+    /// The tag for another request, when it could be sent at once.
+    fn free_request(&mut self) -> Option<RequestTag> {
+        let connection = self.connection.as_mut()?;
+        if self.requests.has_backlog() {
+            self.requests.submit_to(&mut connection.session, self.now_ms);
+        }
+        if self.requests.has_backlog() || connection.session.can_submit().is_err() {
+            return None;
+        }
+        self.requests.next_free()
+    }
+
+    /// Passes a request on to the core, or answers it here when it needs no command.
+    fn admit(&mut self, tag: RequestTag) {
+        let Some(slot) = self.in_flight.get_mut(tag) else {
+            return;
+        };
+        let Some(Some(ring)) = self.rings.get_mut(slot.ring) else {
+            return;
+        };
+        let request = &mut slot.request;
+        if request.kind == RequestKind::GetId {
+            let status = copy_device_id(request, &self.config.device_id);
+            return ring.complete_at_once(request, status);
+        }
+        let stable = !ring.is_writeback(self.config.writeback);
+        let operation = operation(request, stable);
+        let admitted = match operation {
+            BlockOperation::Read | BlockOperation::Write { .. } => {
+                self.requests.admit(operation, std::iter::once(request.extent()))
+            }
+            BlockOperation::Flush => self.requests.admit(operation, std::iter::empty()),
+            BlockOperation::Discard | BlockOperation::WriteZeroes { .. } => {
+                self.requests.admit(operation, request.ranges.iter().map(|range| range.extent))
+            }
+        };
+        match admitted {
+            Ok(Admitted::InFlight) => {}
+            Ok(Admitted::Done) => {
+                ring.complete_at_once(request, Status::Ok);
+                self.requests.release(tag);
+            }
+            Ok(Admitted::Full) => ring.complete_at_once(request, Status::IoErr),
+            Err(fault) => {
+                log::debug!("ring {}: {operation:?} refused: {fault}", ring.index);
+                ring.complete_at_once(request, Status::IoErr);
+            }
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        self.rings.iter_mut().flatten().for_each(LaneRing::publish);
+    }
+
+    /// Gives back the rings that are drained, or have to be by now.
+    pub(super) fn end_drained_rings(&mut self) {
+        for at in 0..self.rings.len() {
+            let Some(Some(ring)) = self.rings.get(at) else {
+                continue;
+            };
+            let Some(deadline) = ring.drain_deadline() else {
+                continue;
+            };
+            if !ring.is_drained() {
+                if Instant::now() < deadline {
+                    continue;
+                }
+                self.give_up_requests(at);
+            }
+            if let Some(ring) = self.rings.get_mut(at).and_then(Option::take) {
+                self.reactor.forget(ring.kick_fd());
+                ring.answer_drain();
+            }
+        }
+    }
+
+    /// The drain limit is reached: what the ring has in flight ends with an error.
+    ///
+    /// The target may still carry it out. So the connection is dropped, and the login that
+    /// follows with the same ISID makes the target end it (RFC 7143 section 6.3.5) before any
+    /// other command of this lane is sent.
+    fn give_up_requests(&mut self, at: usize) {
+        let index = self.rings.get(at).and_then(Option::as_ref).map_or(0, |ring| ring.index);
+        self.lose(LossReason::Drained);
+        let mut count = 0;
+        for tag in self.in_flight.tags() {
+            let is_of_ring = self.in_flight.get_mut(tag).is_some_and(|slot| slot.ring == at);
+            if is_of_ring && self.requests.abandon(tag) {
+                self.finish(tag, Status::IoErr);
+                count += 1;
+            }
+        }
+        log::warn!(
+            "ring {index} had to stop while storage did not answer: {count} requests end with an \
+             I/O error"
+        );
+        if let Some(Some(ring)) = self.rings.get_mut(at) {
+            ring.publish();
+        }
+    }
+}
+
+fn operation(request: &ParsedRequest, stable: bool) -> BlockOperation {
+    match request.kind {
+        RequestKind::Read => BlockOperation::Read,
+        RequestKind::Write => BlockOperation::Write { stable },
+        RequestKind::Flush | RequestKind::GetId => BlockOperation::Flush,
+        RequestKind::Discard => BlockOperation::Discard,
+        RequestKind::WriteZeroes => {
+            // One request may mix segments that may be deallocated with others: none is, then.
+            let unmap = request.ranges.iter().all(|range| range.unmap);
+            BlockOperation::WriteZeroes { unmap, stable }
+        }
+    }
+}
+
+fn copy_device_id(request: &ParsedRequest, device_id: &[u8]) -> Status {
+    let length = device_id.len().min(request.data_length_bytes as usize);
+    match request.buffers.copy_in(0, device_id.get(..length).unwrap_or_default()) {
+        Ok(()) => Status::Ok,
+        Err(_) => Status::IoErr,
+    }
+}

@@ -1,0 +1,127 @@
+//! What is said to a lane, and what a lane says.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use iscsi_core::error::SessionError;
+use iscsi_core::session::Session;
+
+use super::reactor::{Reactor, Token};
+use super::ring::LaneRing;
+use super::transport::Transport;
+use crate::device::rings::RingSetup;
+use crate::guest_memory::GuestMemory;
+
+/// A logged-in session with its TCP connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(super) session: Session,
+    pub(super) transport: Transport,
+    /// The socket takes nothing for now; epoll will tell.
+    pub(super) blocked: bool,
+    watched_writable: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(session: Session, transport: Transport) -> Self {
+        Self { session, transport, blocked: false, watched_writable: false }
+    }
+
+    /// Has epoll report room to write while the socket is blocked, and only then.
+    pub(super) fn watch_writable(&mut self, reactor: &Reactor) -> io::Result<()> {
+        if self.watched_writable != self.blocked {
+            reactor.watch_writable(self.transport.socket(), Token::Connection, self.blocked)?;
+            self.watched_writable = self.blocked;
+        }
+        Ok(())
+    }
+}
+
+/// What a lane is told. Boxed where large: messages are rare.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Here is your session, in place of the one that you had.
+    Connected(Box<Connection>),
+    /// Serve this ring.
+    StartRing(Box<RingSetup>),
+    /// Drain this ring, let go of it, and say which available index is next. When nothing is
+    /// said the ring was not served.
+    StopRing { index: u16, reply: SyncSender<u16> },
+    /// Notify the driver here from now on.
+    SetCall { index: u16, call: Option<OwnedFd> },
+    /// The driver kicks here from now on.
+    SetKick { index: u16, kick: OwnedFd },
+    /// The memory table has changed.
+    SetMemory(Arc<GuestMemory>),
+    /// CONFIG_WCE.
+    SetWriteback(bool),
+    /// Hand over your rings: another lane will serve them. Only before the first session.
+    GiveUpRings { reply: SyncSender<Vec<LaneRing>> },
+    /// Serve this ring, which another lane had.
+    AdoptRing(Box<LaneRing>),
+    /// Drain, log out, end.
+    Close,
+}
+
+/// What a lane reports to the control plane.
+#[derive(Debug)]
+pub(crate) enum LaneEvent {
+    /// A new lane has rings and no session yet.
+    SessionWanted {
+        /// Which.
+        lane: usize,
+    },
+    /// The session is gone; the lane waits for another.
+    SessionLost {
+        /// Which.
+        lane: usize,
+        /// Why.
+        reason: LossReason,
+    },
+}
+
+/// Why a session is gone.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LossReason {
+    /// The socket failed, or the target closed the connection.
+    #[error("{0}")]
+    Io(io::Error),
+    /// The session ended by a protocol error or by silence.
+    #[error("{0}")]
+    Session(SessionError),
+    /// The target announced the end.
+    #[error("the target dropped the session")]
+    Dropped {
+        /// How long it wants to be left alone.
+        time2wait_s: u16,
+    },
+    /// The target had asked for a logout.
+    #[error("logged out at the target's request")]
+    LoggedOut {
+        /// How long it wants to be left alone.
+        time2wait_s: u16,
+    },
+    /// A ring had to be given back while commands were in flight.
+    #[error("requests were given up after the drain limit; the target must forget them")]
+    Drained,
+}
+
+impl LossReason {
+    /// How long to wait before the next login.
+    pub(crate) fn time2wait_s(&self) -> u16 {
+        match self {
+            Self::Dropped { time2wait_s } | Self::LoggedOut { time2wait_s } => *time2wait_s,
+            Self::Io(_) | Self::Session(_) | Self::Drained => 0,
+        }
+    }
+}
+
+/// Where lanes report to.
+pub(crate) type LaneReports = tokio::sync::mpsc::UnboundedSender<LaneEvent>;
+
+/// Reports; when nobody listens any more the process is ending.
+pub(super) fn report(reports: &LaneReports, event: LaneEvent) {
+    let _ = reports.send(event);
+}

@@ -1,0 +1,255 @@
+//! The data plane: lanes, each a thread with its rings and its own iSCSI session.
+//!
+//! The [`Engine`] gives rings to lanes as they come into use: each of the first rings gets a lane
+//! of its own, up to the number of sessions that is allowed, further ones share. Lane 0 is there
+//! from the start, for the session that the probe was made with. Everything that happens on the
+//! path of a request happens within one lane; locks are taken only to start and stop things.
+
+mod in_flight;
+mod intake;
+mod lane;
+mod mailbox;
+pub(crate) mod message;
+mod reactor;
+mod ring;
+mod transport;
+mod vectored;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use iscsi_core::disk::facts::LunFacts;
+
+pub(crate) use self::message::{Connection, LaneEvent, LaneReports, LossReason};
+pub(crate) use self::transport::Transport;
+
+use self::lane::{Lane, LaneConfig};
+use self::mailbox::Mailbox;
+use self::message::{Message, report};
+use crate::device::rings::{RingOwner, RingSetup};
+use crate::guest_memory::GuestMemory;
+
+/// How long a ring may take to drain when it is stopped. QEMU waits for the answer with its big
+/// lock held, so a guest's reset or stop takes this long at most when storage does not answer.
+pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the target may take to answer a logout when the process ends. With
+/// [`DRAIN_LIMIT`] it keeps the end within two seconds.
+pub(crate) const LOGOUT_LIMIT: Duration = Duration::from_millis(500);
+
+/// Requests that one lane has in flight at most. Beyond it they wait in their rings; QEMU's
+/// default ring has 128 entries.
+const MAX_REQUESTS: usize = 256;
+
+/// What the lanes of a disk have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineConfig {
+    /// What the probe found, with read-only applied.
+    pub(crate) facts: LunFacts,
+    /// The LUN field.
+    pub(crate) lun: u64,
+    /// The answer to GET_ID.
+    pub(crate) device_id: [u8; 20],
+    /// How many lanes there may be.
+    pub(crate) max_lanes: usize,
+    /// Where lanes report to.
+    pub(crate) reports: LaneReports,
+}
+
+/// All lanes of one disk.
+pub(crate) struct Engine {
+    config: EngineConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By lane index; an empty place is reused.
+    lanes: Vec<Option<LaneHandle>>,
+    /// Which lane serves a ring.
+    lane_of_ring: HashMap<u16, usize>,
+    writeback: bool,
+    closing: bool,
+}
+
+struct LaneHandle {
+    mailbox: Arc<Mailbox<Message>>,
+    thread: JoinHandle<()>,
+}
+
+impl Engine {
+    /// An engine whose lane 0 runs with the session of `connection`.
+    pub(crate) fn start(config: EngineConfig, connection: Connection) -> io::Result<Arc<Self>> {
+        let engine = Self { config, state: Mutex::default() };
+        let lane = engine.spawn_lane(0, false)?;
+        lane.mailbox.send(Message::Connected(Box::new(connection)));
+        engine.state().lanes.push(Some(lane));
+        Ok(Arc::new(engine))
+    }
+
+    /// Gives a lane the session that it waits for. One that is not there any more, or not yet
+    /// wanted, has no use for it: it is closed.
+    pub(crate) fn connect(&self, lane: usize, connection: Connection) {
+        if let Some(Some(lane)) = self.state().lanes.get(lane) {
+            lane.mailbox.send(Message::Connected(Box::new(connection)));
+        }
+    }
+
+    /// The target does not grant the session that a new lane wants: its rings go to lane 0.
+    pub(crate) fn merge(&self, lane: usize) {
+        let mut state = self.state();
+        let Some(handle) = state.lanes.get_mut(lane).filter(|_| lane != 0).and_then(Option::take)
+        else {
+            return;
+        };
+        let (reply, rings) = sync_channel(1);
+        handle.mailbox.send(Message::GiveUpRings { reply });
+        let rings = rings.recv().unwrap_or_default();
+        handle.mailbox.send(Message::Close);
+        for ring in rings {
+            state.lane_of_ring.insert(ring.index, 0);
+            if let Some(Some(first)) = state.lanes.first() {
+                first.mailbox.send(Message::AdoptRing(Box::new(ring)));
+            }
+        }
+    }
+
+    /// The front-end has gone and its rings are stopped: lanes other than the first log out.
+    pub(crate) fn front_end_gone(&self) {
+        let mut state = self.state();
+        for lane in state.lanes.iter_mut().skip(1).filter_map(Option::take) {
+            lane.mailbox.send(Message::Close);
+        }
+        state.lanes.truncate(1);
+    }
+
+    /// Ends all lanes: requests in flight get their time, sessions are logged out. Blocks until
+    /// that is done, which [`DRAIN_LIMIT`] and [`LOGOUT_LIMIT`] bound.
+    pub(crate) fn close(&self) {
+        let lanes: Vec<_> = {
+            let mut state = self.state();
+            state.closing = true;
+            state.lanes.iter_mut().filter_map(Option::take).collect()
+        };
+        for lane in &lanes {
+            lane.mailbox.send(Message::Close);
+        }
+        let deadline = Instant::now() + DRAIN_LIMIT + LOGOUT_LIMIT;
+        for lane in lanes {
+            // Bounded by the lane itself; a lane that fails to end must not keep the process.
+            while !lane.thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn_lane(&self, index: usize, writeback: bool) -> io::Result<LaneHandle> {
+        let mailbox = Mailbox::new()?;
+        let config = LaneConfig {
+            index,
+            facts: self.config.facts.clone(),
+            lun: self.config.lun,
+            device_id: self.config.device_id,
+            writeback,
+            reports: self.config.reports.clone(),
+        };
+        let lane = Lane::new(config, Arc::clone(&mailbox))?;
+        let thread = std::thread::Builder::new().name(format!("lane-{index}"));
+        let thread = thread.spawn(move || lane.run())?;
+        Ok(LaneHandle { mailbox, thread })
+    }
+
+    /// Which lane is to serve another ring: the one with the fewest, or a new one while the
+    /// fewest is not none and there may be more.
+    fn choose_lane(&self, state: &mut State) -> usize {
+        let load = |lane: usize| state.lane_of_ring.values().filter(|l| **l == lane).count();
+        let present = state.lanes.iter().enumerate().filter(|(_, lane)| lane.is_some());
+        let (least, rings) = present
+            .map(|(index, _)| (index, load(index)))
+            .min_by_key(|(_, rings)| *rings)
+            .unwrap_or((0, 0));
+        let free = state.lanes.iter().position(Option::is_none).unwrap_or(state.lanes.len());
+        if rings == 0 || free >= self.config.max_lanes {
+            return least;
+        }
+        match self.spawn_lane(free, state.writeback) {
+            Ok(lane) => {
+                match state.lanes.get_mut(free) {
+                    Some(place) => *place = Some(lane),
+                    None => state.lanes.push(Some(lane)),
+                }
+                report(&self.config.reports, LaneEvent::SessionWanted { lane: free });
+                free
+            }
+            Err(error) => {
+                log::error!("cannot start another lane, rings share lane {least}: {error}");
+                least
+            }
+        }
+    }
+
+    fn tell_lane_of(&self, ring: u16, message: Message) {
+        let state = self.state();
+        let lane = state.lane_of_ring.get(&ring).and_then(|lane| state.lanes.get(*lane));
+        if let Some(Some(lane)) = lane {
+            lane.mailbox.send(message);
+        }
+    }
+
+    fn tell_all(&self, message: impl Fn() -> Message) {
+        for lane in self.state().lanes.iter().flatten() {
+            lane.mailbox.send(message());
+        }
+    }
+}
+
+impl RingOwner for Engine {
+    fn start_ring(&self, setup: RingSetup) {
+        let mut state = self.state();
+        if state.closing {
+            return;
+        }
+        let lane = self.choose_lane(&mut state);
+        state.lane_of_ring.insert(setup.index, lane);
+        log::debug!("ring {} of {} entries is served by lane {lane}", setup.index, setup.size);
+        if let Some(Some(lane)) = state.lanes.get(lane) {
+            lane.mailbox.send(Message::StartRing(Box::new(setup)));
+        }
+    }
+
+    fn stop_ring(&self, index: u16) -> Option<u16> {
+        let (reply, next_avail) = sync_channel(1);
+        self.tell_lane_of(index, Message::StopRing { index, reply });
+        // The lane bounds the drain; the rest is for a machine that is busy.
+        let limit = DRAIN_LIMIT + Duration::from_secs(1);
+        let next_avail = next_avail.recv_timeout(limit).ok();
+        self.state().lane_of_ring.remove(&index);
+        next_avail
+    }
+
+    fn set_call(&self, index: u16, call: Option<OwnedFd>) {
+        self.tell_lane_of(index, Message::SetCall { index, call });
+    }
+
+    fn set_kick(&self, index: u16, kick: OwnedFd) {
+        self.tell_lane_of(index, Message::SetKick { index, kick });
+    }
+
+    fn set_memory(&self, memory: Arc<GuestMemory>) {
+        self.tell_all(|| Message::SetMemory(Arc::clone(&memory)));
+    }
+
+    fn set_writeback(&self, writeback: bool) {
+        self.state().writeback = writeback;
+        self.tell_all(|| Message::SetWriteback(writeback));
+    }
+}

@@ -1,0 +1,213 @@
+//! A ring as its lane serves it: the queue, the two notifications, and where it is in its life.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Instant;
+
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
+
+use crate::device::queue::{QueueError, SplitQueue};
+use crate::device::request::{Malformed, ParsedRequest, RequestParser, Status};
+use crate::device::rings::RingSetup;
+use crate::guest_memory::GuestMemory;
+
+/// A ring that a lane owns.
+pub(super) struct LaneRing {
+    /// Which virtqueue.
+    pub(super) index: u16,
+    queue: SplitQueue,
+    parser: RequestParser,
+    features: u64,
+    kick: OwnedFd,
+    call: Option<OwnedFd>,
+    life: Life,
+    /// There may be buffers to pop: a kick came, or popping ended before the ring was empty.
+    pending: bool,
+}
+
+/// What the ring is allowed to do.
+enum Life {
+    Running,
+    /// No buffer is popped any more: the process is ending.
+    Paused,
+    /// As `Paused`, until nothing is in flight, but not beyond the deadline.
+    Draining { deadline: Instant, reply: SyncSender<u16> },
+}
+
+/// What [`LaneRing::pop`] found.
+pub(super) enum Popped {
+    /// A request, in the place that was given.
+    Request,
+    /// A chain that was no request and went back to the guest at once.
+    Refused,
+    /// Nothing; the driver will kick.
+    Empty,
+}
+
+impl std::fmt::Debug for LaneRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneRing").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl LaneRing {
+    pub(super) fn new(setup: RingSetup) -> Result<Self, QueueError> {
+        let queue = SplitQueue::new(&setup)?;
+        if let Some(call) = &setup.call {
+            set_nonblocking(call);
+        }
+        Ok(Self {
+            index: setup.index,
+            queue,
+            parser: RequestParser::new(setup.features),
+            features: setup.features,
+            kick: setup.kick,
+            call: setup.call,
+            life: Life::Running,
+            pending: true,
+        })
+    }
+
+    pub(super) fn kick_fd(&self) -> BorrowedFd<'_> {
+        self.kick.as_fd()
+    }
+
+    pub(super) fn set_kick(&mut self, kick: OwnedFd) {
+        self.kick = kick;
+        self.pending = true;
+    }
+
+    /// Another way to notify; once at once, for the last notification may have gone to the old
+    /// one.
+    pub(super) fn set_call(&mut self, call: Option<OwnedFd>) {
+        if let Some(call) = &call {
+            set_nonblocking(call);
+        }
+        self.call = call;
+        self.notify();
+    }
+
+    pub(super) fn set_memory(&mut self, memory: &Arc<GuestMemory>) {
+        if let Err(error) = self.queue.set_memory(Arc::clone(memory)) {
+            log::error!("ring {}: {error}", self.index);
+        }
+    }
+
+    pub(super) fn kicked(&mut self) {
+        self.pending = true;
+    }
+
+    /// Whether there may be something to pop, and popping is allowed.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending && matches!(self.life, Life::Running)
+    }
+
+    /// Whether a completed write may be volatile (virtio 1.2 section 5.2.6.2): only when the
+    /// driver knows about FLUSH, and did not switch to write-through by CONFIG_WCE.
+    pub(super) fn is_writeback(&self, writeback: bool) -> bool {
+        let acked = |bit: u32| self.features & (1 << bit) != 0;
+        acked(VIRTIO_BLK_F_FLUSH) && (writeback || !acked(VIRTIO_BLK_F_CONFIG_WCE))
+    }
+
+    /// Takes the next chain and makes a request of it.
+    pub(super) fn pop(&mut self, request: &mut ParsedRequest) -> Popped {
+        let head = match self.queue.pop() {
+            Ok(Some(head)) => head,
+            Ok(None) if self.queue.enable_notification() => return self.pop(request),
+            Ok(None) => {
+                self.pending = false;
+                return Popped::Empty;
+            }
+            Err(error) => {
+                log::warn!("{error}; the ring is ignored until the driver resets it");
+                self.pending = false;
+                return Popped::Empty;
+            }
+        };
+        self.queue.disable_notification();
+        match self.parser.parse(&self.queue, head, request) {
+            Ok(()) => Popped::Request,
+            Err(malformed) => {
+                let length_bytes = self.refuse(request, malformed);
+                self.queue.push_used(head, length_bytes);
+                Popped::Refused
+            }
+        }
+    }
+
+    fn refuse(&self, request: &mut ParsedRequest, malformed: Malformed) -> u32 {
+        log::debug!("ring {}: a malformed request: {malformed}", self.index);
+        match malformed {
+            Malformed::WithStatus { status, .. } => request.complete(status),
+            Malformed::NoStatus { .. } => {
+                request.buffers.clear();
+                0
+            }
+        }
+    }
+
+    /// Gives a chain back that needed no command.
+    pub(super) fn complete_at_once(&mut self, request: &mut ParsedRequest, status: Status) {
+        let head = request.head;
+        let length_bytes = request.complete(status);
+        self.queue.push_used(head, length_bytes);
+    }
+
+    /// Gives a chain back; the guest sees it after [`LaneRing::publish`].
+    pub(super) fn push_used(&mut self, head: u16, length_bytes: u32) {
+        self.queue.push_used(head, length_bytes);
+    }
+
+    /// Shows the guest what was given back since the last time, with one notification at most.
+    pub(super) fn publish(&mut self) {
+        if self.queue.publish() {
+            self.notify();
+        }
+    }
+
+    fn notify(&self) {
+        if let Some(call) = &self.call {
+            // A counter at its limit has notified already; a broken descriptor is the front-end's
+            // own loss.
+            let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+        }
+    }
+
+    pub(super) fn pause(&mut self) {
+        if matches!(self.life, Life::Running) {
+            self.life = Life::Paused;
+        }
+    }
+
+    pub(super) fn drain(&mut self, deadline: Instant, reply: SyncSender<u16>) {
+        self.life = Life::Draining { deadline, reply };
+    }
+
+    pub(super) fn drain_deadline(&self) -> Option<Instant> {
+        match self.life {
+            Life::Draining { deadline, .. } => Some(deadline),
+            Life::Running | Life::Paused => None,
+        }
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.drain_deadline().is_some() && self.queue.in_flight() == 0
+    }
+
+    /// Says that nothing of the ring is touched any more.
+    pub(super) fn answer_drain(&self) {
+        if let Life::Draining { reply, .. } = &self.life {
+            let _ = reply.send(self.queue.next_avail());
+        }
+    }
+}
+
+/// The front-end chose the file; one that blocks must not block us.
+fn set_nonblocking(fd: &OwnedFd) {
+    let result = rustix::fs::fcntl_getfl(fd)
+        .and_then(|flags| rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK));
+    if let Err(error) = result {
+        log::warn!("cannot make the front-end's call descriptor non-blocking: {error}");
+    }
+}

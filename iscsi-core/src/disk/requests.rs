@@ -1,0 +1,540 @@
+//! The block requests in flight: split into commands, tried again, replayed, completed once.
+//!
+//! One table serves one session at a time. Its owner
+//!
+//! - **admits** requests ([`Requests::next_free`], [`Requests::admit`]) while there is room,
+//! - lets them **submit** their commands ([`Requests::submit_to`]) after each admission and after
+//!   each answer,
+//! - reports each **answer** ([`Requests::command_done`], [`Requests::command_rejected`]) and gets
+//!   a [`Completion`] when it was the last one of its request,
+//! - **releases** the slot ([`Requests::release`]) when nothing refers to the request any more,
+//! - and after the loss of a session ([`Requests::session_lost`]) goes on with the next one: what
+//!   was in flight is sent again in order of admission.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::facts::LunFacts;
+use super::plan::{Part, RequestFault, Zeroing};
+use super::request::{BlockOperation, Extent};
+use crate::limits::{MAX_IMMEDIATE_RETRIES, RETRY_DELAY_MS};
+use crate::pdu::command::Response;
+use crate::scsi::sense::Sense;
+use crate::scsi::sense_action::{GiveUp, Retry, SenseAction};
+use crate::scsi::status::ScsiStatus;
+use crate::session::{Command, Outcome, RequestTag, Session};
+
+/// The table. The module's documentation says how to drive it.
+#[derive(Debug)]
+pub struct Requests {
+    facts: LunFacts,
+    lun: u64,
+    /// The best way of writing zeros that the target has not refused.
+    zeroing: Zeroing,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Requests with commands to submit, the first in the middle of it.
+    to_submit: VecDeque<RequestTag>,
+    /// Requests that wait until a time before they are sent again; all wait equally long.
+    deferred: VecDeque<(u64, RequestTag)>,
+    admitted: u64,
+}
+
+/// What became of a request that was to be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is in flight.
+    InFlight,
+    /// It had nothing to do, as a flush of a disk without a cache, and is to be released.
+    Done,
+    /// There was no room.
+    Full,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Which request.
+    pub request: RequestTag,
+    /// `Ok` when it was done, else why it could not be.
+    pub result: Result<(), Failure>,
+}
+
+/// Why a request failed, for the log; the guest sees an I/O error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The target could not carry out the command at all (RFC 7143 section 11.4.3).
+    #[error("the target failed to run the command (iSCSI response {0:#04x})")]
+    TargetFailure(u8),
+    /// A SCSI status other than GOOD and CHECK CONDITION that does not pass by itself.
+    #[error("SCSI status {0}")]
+    Status(ScsiStatus),
+    /// CHECK CONDITION with sense data that makes another try pointless.
+    #[error("{0}")]
+    Sense(Sense),
+    /// GOOD status, but less data than asked for.
+    #[error("the target moved {transferred_bytes} of {expected_bytes} bytes and called it good")]
+    Short {
+        /// What was moved.
+        transferred_bytes: u32,
+        /// What was asked for.
+        expected_bytes: u32,
+    },
+    /// The target did not take the command's PDU.
+    #[error("the target rejected the command: {0}")]
+    Rejected(crate::pdu::reject::RejectReason),
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    extents: Vec<Extent>,
+    /// The place in the order of admission.
+    order: u64,
+    /// What has been submitted.
+    progress: Progress,
+    /// Commands without an answer.
+    outstanding: u32,
+    /// How zeros are written, as long as this goes well.
+    zeroing: Zeroing,
+    /// What is to happen when the last answer is in, instead of going on.
+    verdict: Option<Verdict>,
+    immediate_retries: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Free,
+    Live(BlockOperation),
+    /// Completed, not yet released.
+    Ended,
+}
+
+/// How far a request has been submitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    extent: usize,
+    done_bytes: u64,
+    sync: Sync,
+}
+
+/// Whether the cache has still to be written out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sync {
+    /// Not yet known: the data comes first.
+    #[default]
+    Later,
+    /// The next command is a SYNCHRONIZE CACHE.
+    Due,
+    /// It has been submitted.
+    Submitted,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    Again { delayed: bool },
+    Fail(Failure),
+}
+
+/// What an answer means.
+enum Judgement {
+    Done,
+    Verdict(Verdict),
+    /// WRITE SAME is not to be had in this form.
+    ZeroingRefused(Sense),
+}
+
+impl Requests {
+    /// An empty table of `length` slots for the disk `facts` at the LUN field `lun`.
+    pub fn new(facts: LunFacts, lun: u64, length: usize) -> Self {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        Self {
+            zeroing: Zeroing::WriteSameUnmap,
+            facts,
+            lun,
+            slots: (0..length).map(|_| Slot::new()).collect(),
+            free: (0..length).rev().collect(),
+            to_submit: VecDeque::with_capacity(length as usize),
+            deferred: VecDeque::with_capacity(length as usize),
+            admitted: 0,
+        }
+    }
+
+    /// What is known about the disk.
+    pub fn facts(&self) -> &LunFacts {
+        &self.facts
+    }
+
+    /// The tag that the next admitted request will have; `None` when the table is full.
+    pub fn next_free(&self) -> Option<RequestTag> {
+        self.free.last().copied().map(RequestTag)
+    }
+
+    /// How many requests are admitted and not released.
+    pub fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether admitted requests still have commands to submit: then the session is the
+    /// bottleneck, and more requests would only wait here instead of in their ring.
+    pub fn has_backlog(&self) -> bool {
+        !self.to_submit.is_empty()
+    }
+
+    /// Takes a request in, under the tag that [`Requests::next_free`] told.
+    ///
+    /// # Errors
+    /// When the disk cannot do it; nothing was taken in.
+    pub fn admit(
+        &mut self,
+        operation: BlockOperation,
+        extents: impl Iterator<Item = Extent> + Clone,
+    ) -> Result<Admitted, RequestFault> {
+        for extent in extents.clone() {
+            self.facts.check(operation, extent)?;
+        }
+        let is_done = operation == BlockOperation::Flush && !self.facts.write_cache;
+        let zeroing = self.best_zeroing(operation);
+        let Some(index) = self.free.pop() else {
+            return Ok(Admitted::Full);
+        };
+        let order = self.admitted;
+        self.admitted += 1;
+        let request = RequestTag(index);
+        if let Some(slot) = self.slot(request) {
+            slot.extents.clear();
+            slot.extents.extend(extents);
+            slot.state = if is_done { State::Ended } else { State::Live(operation) };
+            slot.order = order;
+            slot.immediate_retries = 0;
+            slot.start(zeroing);
+        }
+        if is_done {
+            return Ok(Admitted::Done);
+        }
+        self.to_submit.push_back(request);
+        Ok(Admitted::InFlight)
+    }
+
+    /// Gives the slot of an ended request back.
+    pub fn release(&mut self, request: RequestTag) {
+        if let Some(slot) = self.slot(request)
+            && matches!(slot.state, State::Ended)
+        {
+            slot.state = State::Free;
+            self.free.push(request.0);
+        }
+    }
+
+    /// Submits commands for as long as there are any and `session` takes them.
+    pub fn submit_to(&mut self, session: &mut Session, now_ms: u64) {
+        while let Some((due_ms, request)) = self.deferred.front().copied()
+            && due_ms <= now_ms
+        {
+            self.deferred.pop_front();
+            self.to_submit.push_back(request);
+        }
+        while let Some(request) = self.to_submit.front().copied() {
+            let Some((scsi, progress)) = self.next_command(request) else {
+                self.to_submit.pop_front();
+                continue;
+            };
+            if session.submit(Command { request, lun: self.lun, scsi }).is_err() {
+                return;
+            }
+            if let Some(slot) = self.slot(request) {
+                slot.progress = progress;
+                slot.outstanding += 1;
+            }
+        }
+    }
+
+    /// When [`Requests::submit_to`] will have something to submit by the passing of time alone.
+    pub fn next_timeout_ms(&self) -> Option<u64> {
+        self.deferred.front().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// A command of `request` has ended.
+    pub fn command_done(
+        &mut self,
+        request: RequestTag,
+        outcome: &Outcome,
+        now_ms: u64,
+    ) -> Option<Completion> {
+        let operation = self.operation(request)?;
+        match judge(operation, outcome) {
+            Judgement::Done => {}
+            Judgement::Verdict(verdict) => self.decide(request, verdict),
+            Judgement::ZeroingRefused(sense) => self.weaken_zeroing(request, sense),
+        }
+        self.answered(request, now_ms)
+    }
+
+    /// The target did not take a command of `request`.
+    pub fn command_rejected(
+        &mut self,
+        request: RequestTag,
+        reason: crate::pdu::reject::RejectReason,
+        now_ms: u64,
+    ) -> Option<Completion> {
+        self.decide(request, Verdict::Fail(Failure::Rejected(reason)));
+        self.answered(request, now_ms)
+    }
+
+    /// The session is gone, and with it every command that was in flight: all requests that have
+    /// not ended start again, in the order in which they were admitted.
+    pub fn session_lost(&mut self) {
+        self.deferred.clear();
+        self.to_submit.clear();
+        for request in (0u32..).zip(&self.slots).map(|(index, _)| RequestTag(index)) {
+            if self.operation(request).is_some() {
+                self.to_submit.push_back(request);
+            }
+        }
+        for at in 0..self.to_submit.len() {
+            if let Some(request) = self.to_submit.get(at).copied() {
+                self.restart(request);
+            }
+        }
+        let slots = &self.slots;
+        let order = |request: &RequestTag| slots.get(request.0 as usize).map(|slot| slot.order);
+        self.to_submit.make_contiguous().sort_unstable_by_key(order);
+    }
+
+    /// Ends a request that will not be carried out. Only after [`Requests::session_lost`], so
+    /// that no command of it is in flight. `false` when it had ended already.
+    pub fn abandon(&mut self, request: RequestTag) -> bool {
+        if self.operation(request).is_none() {
+            return false;
+        }
+        self.to_submit.retain(|waiting| *waiting != request);
+        self.deferred.retain(|(_, waiting)| *waiting != request);
+        if let Some(slot) = self.slot(request) {
+            debug_assert_eq!(slot.outstanding, 0);
+            slot.state = State::Ended;
+        }
+        true
+    }
+
+    fn slot(&mut self, request: RequestTag) -> Option<&mut Slot> {
+        self.slots.get_mut(request.0 as usize)
+    }
+
+    fn operation(&self, request: RequestTag) -> Option<BlockOperation> {
+        match self.slots.get(request.0 as usize)?.state {
+            State::Live(operation) => Some(operation),
+            State::Free | State::Ended => None,
+        }
+    }
+
+    /// The next command of a request, and how far it is then submitted.
+    fn next_command(
+        &self,
+        request: RequestTag,
+    ) -> Option<(crate::scsi::command::ScsiCommand, Progress)> {
+        let operation = self.operation(request)?;
+        let slot = self.slots.get(request.0 as usize)?;
+        if slot.verdict.is_some() {
+            return None;
+        }
+        let mut progress = slot.progress;
+        if let Some(extent) = slot.extents.get(progress.extent) {
+            let Part { command, length_bytes } =
+                self.facts.part(operation, *extent, progress.done_bytes, slot.zeroing)?;
+            progress.done_bytes += length_bytes;
+            if progress.done_bytes >= extent.length_bytes {
+                progress.extent += 1;
+                progress.done_bytes = 0;
+            }
+            return Some((command, progress));
+        }
+        let is_flush = operation == BlockOperation::Flush;
+        if progress.sync == Sync::Due || is_flush && progress.sync == Sync::Later {
+            progress.sync = Sync::Submitted;
+            return Some((self.facts.flush_command(), progress));
+        }
+        None
+    }
+
+    /// How zeros for `operation` are written now.
+    fn best_zeroing(&self, operation: BlockOperation) -> Zeroing {
+        let unmap = matches!(operation, BlockOperation::WriteZeroes { unmap: true, .. });
+        weaker(self.facts.zeroing(unmap), self.zeroing)
+    }
+
+    /// From now on zeros are written the next weaker way; plain writes are the weakest. Several
+    /// commands of the old way may be refused: that weakens it once.
+    fn weaken_zeroing(&mut self, request: RequestTag, sense: Sense) {
+        let used = self.slot(request).map_or(Zeroing::Write, |slot| slot.zeroing);
+        match used.fallback() {
+            Some(fallback) => {
+                self.zeroing = weaker(self.zeroing, fallback);
+                self.decide(request, Verdict::Again { delayed: false });
+            }
+            None => self.decide(request, Verdict::Fail(Failure::Sense(sense))),
+        }
+    }
+
+    /// The first failure counts; before one, the longest delay.
+    fn decide(&mut self, request: RequestTag, verdict: Verdict) {
+        let Some(slot) = self.slot(request) else {
+            return;
+        };
+        slot.verdict = match (slot.verdict, verdict) {
+            (Some(Verdict::Fail(failure)), _) => Some(Verdict::Fail(failure)),
+            (Some(Verdict::Again { delayed: true }), Verdict::Again { .. }) => {
+                Some(Verdict::Again { delayed: true })
+            }
+            (_, verdict) => Some(verdict),
+        };
+    }
+
+    /// One answer less to wait for; after the last one, what follows.
+    fn answered(&mut self, request: RequestTag, now_ms: u64) -> Option<Completion> {
+        let slot = self.slot(request)?;
+        slot.outstanding = slot.outstanding.saturating_sub(1);
+        if slot.outstanding > 0 {
+            return None;
+        }
+        match slot.verdict {
+            Some(Verdict::Fail(failure)) => {
+                self.to_submit.retain(|waiting| *waiting != request);
+                self.end(request, Err(failure))
+            }
+            Some(Verdict::Again { delayed }) => {
+                self.to_submit.retain(|waiting| *waiting != request);
+                self.again(request, delayed, now_ms);
+                None
+            }
+            None => self.go_on(request),
+        }
+    }
+
+    /// All commands so far have succeeded: is anything left to do?
+    fn go_on(&mut self, request: RequestTag) -> Option<Completion> {
+        let operation = self.operation(request)?;
+        if self.next_command(request).is_some() {
+            // It stands at the front of `to_submit`: the session had no room for all of it.
+            return None;
+        }
+        let zeroing = self.slot(request)?.zeroing;
+        let needs_sync = self.facts.needs_sync(operation, zeroing);
+        let slot = self.slot(request)?;
+        if needs_sync && slot.progress.sync == Sync::Later {
+            slot.progress.sync = Sync::Due;
+            self.to_submit.push_back(request);
+            return None;
+        }
+        self.end(request, Ok(()))
+    }
+
+    /// Takes a living request back to its beginning.
+    fn restart(&mut self, request: RequestTag) {
+        if let Some(operation) = self.operation(request) {
+            let zeroing = self.best_zeroing(operation);
+            if let Some(slot) = self.slot(request) {
+                slot.start(zeroing);
+            }
+        }
+    }
+
+    fn again(&mut self, request: RequestTag, delayed: bool, now_ms: u64) {
+        self.restart(request);
+        let Some(slot) = self.slot(request) else {
+            return;
+        };
+        slot.immediate_retries = slot.immediate_retries.saturating_add(1);
+        if delayed || slot.immediate_retries > MAX_IMMEDIATE_RETRIES {
+            self.deferred.push_back((now_ms.saturating_add(RETRY_DELAY_MS), request));
+        } else {
+            self.to_submit.push_back(request);
+        }
+    }
+
+    fn end(&mut self, request: RequestTag, result: Result<(), Failure>) -> Option<Completion> {
+        self.slot(request)?.state = State::Ended;
+        Some(Completion { request, result })
+    }
+}
+
+/// The weaker of two ways of writing zeros.
+fn weaker(a: Zeroing, b: Zeroing) -> Zeroing {
+    match (a, b) {
+        (Zeroing::Write, _) | (_, Zeroing::Write) => Zeroing::Write,
+        (Zeroing::WriteSame, _) | (_, Zeroing::WriteSame) => Zeroing::WriteSame,
+        (Zeroing::WriteSameUnmap, Zeroing::WriteSameUnmap) => Zeroing::WriteSameUnmap,
+    }
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            state: State::Free,
+            extents: Vec::new(),
+            order: 0,
+            progress: Progress::default(),
+            outstanding: 0,
+            zeroing: Zeroing::Write,
+            verdict: None,
+            immediate_retries: 0,
+        }
+    }
+
+    /// From the beginning.
+    fn start(&mut self, zeroing: Zeroing) {
+        self.zeroing = zeroing;
+        self.progress = Progress::default();
+        self.outstanding = 0;
+        self.verdict = None;
+    }
+}
+
+/// What the end of a command means for a request that has `operation` to do.
+fn judge(operation: BlockOperation, outcome: &Outcome) -> Judgement {
+    if let Response::Failed(code) = outcome.response {
+        return Judgement::Verdict(Verdict::Fail(Failure::TargetFailure(code)));
+    }
+    let status = ScsiStatus(outcome.status);
+    if status == ScsiStatus::CHECK_CONDITION {
+        return judge_sense(operation, outcome);
+    }
+    if status.is_success() {
+        return judge_length(outcome);
+    }
+    if status.is_busy() || status == ScsiStatus::TASK_ABORTED {
+        return Judgement::Verdict(Verdict::Again { delayed: true });
+    }
+    Judgement::Verdict(Verdict::Fail(Failure::Status(status)))
+}
+
+fn judge_length(outcome: &Outcome) -> Judgement {
+    let Outcome { transferred_bytes, expected_bytes, .. } = *outcome;
+    if transferred_bytes == expected_bytes {
+        Judgement::Done
+    } else {
+        let short = Failure::Short { transferred_bytes, expected_bytes };
+        Judgement::Verdict(Verdict::Fail(short))
+    }
+}
+
+fn judge_sense(operation: BlockOperation, outcome: &Outcome) -> Judgement {
+    let Some(sense) = Sense::parse(outcome.sense.as_bytes()) else {
+        return Judgement::Verdict(Verdict::Again { delayed: true });
+    };
+    let is_zeroing = matches!(operation, BlockOperation::WriteZeroes { .. });
+    match SenseAction::of(&sense) {
+        SenseAction::Success => judge_length(outcome),
+        SenseAction::Retry(
+            Retry::UnitAttention | Retry::Aborted | Retry::DeferredError | Retry::NoReason,
+        ) => Judgement::Verdict(Verdict::Again { delayed: false }),
+        // The disk was there when the session was made, so it will be again: a target that comes
+        // up answers this until it has found its logical units.
+        SenseAction::Retry(_) | SenseAction::GiveUp(GiveUp::LunNotSupported) => {
+            Judgement::Verdict(Verdict::Again { delayed: true })
+        }
+        SenseAction::GiveUp(GiveUp::InvalidOpcode | GiveUp::InvalidField) if is_zeroing => {
+            Judgement::ZeroingRefused(sense)
+        }
+        SenseAction::GiveUp(_) => Judgement::Verdict(Verdict::Fail(Failure::Sense(sense))),
+    }
+}
