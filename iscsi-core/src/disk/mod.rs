@@ -4,7 +4,7 @@ pub mod facts;
 pub mod identity;
 pub mod limits;
 pub mod plan;
-
+pub mod probe;
 pub mod probe_error;
 pub mod request;
 
