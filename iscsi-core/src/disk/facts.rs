@@ -32,8 +32,10 @@ pub struct LunFacts {
     pub write_cache: bool,
     /// READ and WRITE take FUA (MODE SENSE, DPOFUA).
     pub fua: bool,
-    /// Which READ, WRITE and SYNCHRONIZE CACHE to use.
+    /// Which READ and WRITE to use.
     pub width: CommandWidth,
+    /// Which SYNCHRONIZE CACHE to use.
+    pub sync_cache: CommandWidth,
     /// Logical block provisioning: what UNMAP and WRITE SAME can do.
     pub provisioning: Provisioning,
     /// VPD page B0.
@@ -53,8 +55,7 @@ pub enum CommandWidth {
 
 /// Who a disk is (SPC-5, "Device Identification VPD page" and "Unit Serial Number VPD page").
 ///
-/// Two identities are the same disk when their block lengths are equal and they share a
-/// designator; when neither has designators, when their serials are equal.
+/// [`Identity::same_disk`] says when two of them are the same disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// VPD 0x83 designators with association "logical unit", each as code set, type and value.
@@ -83,7 +84,7 @@ pub struct Provisioning {
     pub thin: bool,
     /// LBPRZ: unmapped blocks read as zeros.
     pub reads_zeros: bool,
-    /// LBPU: UNMAP works.
+    /// LBPU: UNMAP works, and its limit is not 0.
     pub unmap: bool,
     /// LBPWS: WRITE SAME(16) with the UNMAP bit works.
     pub write_same_unmap: bool,
@@ -98,7 +99,8 @@ pub struct BlockLimits {
     pub optimal_transfer_blocks: Option<u32>,
     /// Optimal transfer length granularity.
     pub optimal_granularity_blocks: Option<u16>,
-    /// Maximum UNMAP LBA count; 0 means that UNMAP is not implemented.
+    /// Maximum UNMAP LBA count; 0 means that UNMAP is not implemented, `u32::MAX` that there is no
+    /// limit.
     pub max_unmap_blocks: Option<u32>,
     /// Optimal UNMAP granularity.
     pub unmap_granularity_blocks: Option<u32>,

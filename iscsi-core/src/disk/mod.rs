@@ -1,4 +1,12 @@
 //! A logical unit as a disk: what is known about it, and how block requests become commands.
 
 pub mod facts;
+pub mod identity;
+pub mod limits;
+pub mod plan;
+pub mod probe;
+pub mod probe_error;
 pub mod request;
+
+#[cfg(test)]
+mod example;

@@ -25,8 +25,6 @@ pub const MAX_DESIGNATORS: usize = 32;
 
 /// The length of a page's header in bytes.
 const HEADER_LENGTH_BYTES: usize = 4;
-/// The value of MAXIMUM UNMAP LBA COUNT that means "no limit" (SBC-4, "Block Limits VPD page").
-const UNMAP_WITHOUT_LIMIT: u32 = u32::MAX;
 
 /// A VPD page: its code is the expected one; as much of it as arrived.
 ///
@@ -99,7 +97,6 @@ impl<'a> VpdPage<'a> {
     fn max_unmap_blocks(&self) -> Option<u32> {
         match (self.be32(20)?, self.be32(24)) {
             (_, Some(0)) => Some(0),
-            (UNMAP_WITHOUT_LIMIT, _) => None,
             (blocks, _) => Some(blocks),
         }
     }
@@ -366,7 +363,7 @@ mod tests {
     fn unmap_counts_have_special_values() {
         let mut payload = limits_payload();
         payload[16..20].fill(0xff);
-        assert_eq!(limits(&payload).max_unmap_blocks, None);
+        assert_eq!(limits(&payload).max_unmap_blocks, Some(u32::MAX));
         payload[20..24].fill(0);
         assert_eq!(limits(&payload).max_unmap_blocks, Some(0));
     }
