@@ -11,9 +11,11 @@
 
 extern crate alloc;
 
+pub mod discovery;
 pub mod disk;
 pub mod login;
 pub mod name;
 pub mod pdu;
 pub mod scsi;
 pub mod sequence;
+pub mod text;
