@@ -67,8 +67,9 @@ impl<'a> Pair<'a> {
     /// Splits one pair, without its NUL byte, at the first `=`.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, TextError> {
         let text = core::str::from_utf8(bytes).map_err(|_| TextError::NotUtf8)?;
-        let (key, value) =
-            text.split_once('=').ok_or_else(|| TextError::NoEqualsSign(shortened(text).into()))?;
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| TextError::NoEqualsSign(shortened(text).into()))?;
         if !is_key(key) {
             return Err(TextError::BadKey(shortened(key).into()));
         }
@@ -90,7 +91,10 @@ pub fn parse_list(list: &[u8]) -> Result<Vec<Pair<'_>>, TextError> {
         return Ok(Vec::new());
     };
     let mut parsed: Vec<Pair<'_>> = Vec::new();
-    for bytes in pairs.split(|byte| *byte == 0).filter(|bytes| !bytes.is_empty()) {
+    for bytes in pairs
+        .split(|byte| *byte == 0)
+        .filter(|bytes| !bytes.is_empty())
+    {
         let pair = Pair::parse(bytes)?;
         check_place(&parsed, pair)?;
         parsed.push(pair);
@@ -138,7 +142,9 @@ pub fn parse_number(value: &str) -> Option<u64> {
     };
     // `from_str_radix` would also take a sign.
     let only_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    only_digits.then(|| u64::from_str_radix(digits, radix).ok()).flatten()
+    only_digits
+        .then(|| u64::from_str_radix(digits, radix).ok())
+        .flatten()
 }
 
 /// A binary value of at most `max_length_bytes`: hexadecimal after `0x`, or base64 after `0b`
@@ -148,18 +154,24 @@ pub fn parse_binary(value: &str, max_length_bytes: usize) -> Option<Vec<u8>> {
         Some(digits) => decode_hexadecimal(digits, max_length_bytes)?,
         None => decode_base64(value, max_length_bytes)?,
     };
-    (1..=max_length_bytes).contains(&bytes.len()).then_some(bytes)
+    (1..=max_length_bytes)
+        .contains(&bytes.len())
+        .then_some(bytes)
 }
 
 /// `bytes` in hexadecimal after `0x`.
 pub fn format_hexadecimal(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    let digits = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]);
+    let digits = bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]);
     ['0', 'x'].into_iter().chain(digits).collect()
 }
 
 fn hexadecimal_digits(value: &str) -> Option<&str> {
-    value.strip_prefix("0x").or_else(|| value.strip_prefix("0X"))
+    value
+        .strip_prefix("0x")
+        .or_else(|| value.strip_prefix("0X"))
 }
 
 /// An odd number of digits lacks a leading zero.
@@ -167,7 +179,11 @@ fn decode_hexadecimal(digits: &str, max_length_bytes: usize) -> Option<Vec<u8>> 
     if digits.len().div_ceil(2) > max_length_bytes {
         return None;
     }
-    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok());
+    let nibble = |digit: u8| {
+        char::from(digit)
+            .to_digit(16)
+            .and_then(|n| u8::try_from(n).ok())
+    };
     let (first, pairs) = digits.as_bytes().split_at(digits.len() % 2);
     let first = first.iter().map(|digit| nibble(*digit));
     let rest = pairs.chunks_exact(2).map(|pair| match pair {
@@ -183,7 +199,9 @@ fn decode_base64(value: &str, max_length_bytes: usize) -> Option<Vec<u8>> {
         &base64::alphabet::STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
-    let digits = value.strip_prefix("0b").or_else(|| value.strip_prefix("0B"))?;
+    let digits = value
+        .strip_prefix("0b")
+        .or_else(|| value.strip_prefix("0B"))?;
     if digits.len() > max_length_bytes.div_ceil(3) * 4 {
         return None;
     }
@@ -235,7 +253,10 @@ mod tests {
     fn a_list_is_split_at_nul_and_at_the_first_equals_sign() {
         let pairs = parse_list(b"A=1\0Name=x=y\0Empty=\0").unwrap();
         let expected = [("A", "1"), ("Name", "x=y"), ("Empty", "")];
-        assert_eq!(pairs.iter().map(|p| (p.key, p.value)).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            pairs.iter().map(|p| (p.key, p.value)).collect::<Vec<_>>(),
+            expected
+        );
     }
 
     #[test]
@@ -261,7 +282,12 @@ mod tests {
 
     #[test]
     fn target_address_may_be_repeated() {
-        assert_eq!(parse_list(b"TargetAddress=a\0TargetAddress=b\0").unwrap().len(), 2);
+        assert_eq!(
+            parse_list(b"TargetAddress=a\0TargetAddress=b\0")
+                .unwrap()
+                .len(),
+            2
+        );
     }
 
     #[test]
@@ -283,13 +309,19 @@ mod tests {
     fn a_list_has_256_pairs_at_most() {
         let list = |n: usize| (0..n).map(|i| format!("K{i}=1\0")).collect::<String>();
         assert_eq!(parse_list(list(256).as_bytes()).unwrap().len(), 256);
-        assert_eq!(parse_list(list(257).as_bytes()), Err(TextError::TooManyPairs));
+        assert_eq!(
+            parse_list(list(257).as_bytes()),
+            Err(TextError::TooManyPairs)
+        );
     }
 
     #[test]
     fn a_list_has_64_kib_at_most() {
         assert!(parse_list(&vec![0; MAX_LIST_LENGTH_BYTES]).is_ok());
-        assert_eq!(parse_list(&vec![0; MAX_LIST_LENGTH_BYTES + 1]), Err(TextError::ListTooLong));
+        assert_eq!(
+            parse_list(&vec![0; MAX_LIST_LENGTH_BYTES + 1]),
+            Err(TextError::ListTooLong)
+        );
     }
 
     #[test]

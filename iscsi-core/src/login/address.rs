@@ -46,7 +46,9 @@ impl TargetAddress {
             None => (value, None),
         };
         let (host, port) = split_port(portal)?;
-        let port = port.map_or(Some(DEFAULT_PORT), parse_u16).filter(|port| *port != 0);
+        let port = port
+            .map_or(Some(DEFAULT_PORT), parse_u16)
+            .filter(|port| *port != 0);
         Ok(Self {
             host: host.into(),
             port: port.ok_or(AddressError::Port)?,
@@ -65,7 +67,8 @@ impl fmt::Display for TargetAddress {
         } else {
             write!(f, "{}:{}", self.host, self.port)?;
         }
-        self.portal_group_tag.map_or(Ok(()), |tag| write!(f, ",{tag}"))
+        self.portal_group_tag
+            .map_or(Ok(()), |tag| write!(f, ",{tag}"))
     }
 }
 
@@ -84,17 +87,26 @@ fn split_port(portal: &str) -> Result<(&str, Option<&str>), AddressError> {
         Some((host, port)) => (host, Some(port)),
         None => (portal, None),
     };
-    if is_host(host) { Ok((host, port)) } else { Err(AddressError::Host) }
+    if is_host(host) {
+        Ok((host, port))
+    } else {
+        Err(AddressError::Host)
+    }
 }
 
 fn is_host(host: &str) -> bool {
     (1..=MAX_HOST_LENGTH_BYTES).contains(&host.len())
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
 }
 
 /// `parse` alone would also take a plus sign.
 fn parse_u16(text: &str) -> Option<u16> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// Counts redirections until they look like a loop.
@@ -126,7 +138,9 @@ impl RedirectGuard {
     /// Whether a redirection to `address` may be followed. One guard serves one attempt to log in.
     pub fn follow(&mut self, address: &TargetAddress) -> Result<(), RedirectLoop> {
         if self.followed >= Self::MAX_REDIRECTIONS {
-            return Err(RedirectLoop { last: address.clone() });
+            return Err(RedirectLoop {
+                last: address.clone(),
+            });
         }
         self.followed += 1;
         Ok(())
@@ -144,7 +158,10 @@ mod tests {
         for (value, shown) in [
             ("192.0.2.1", "192.0.2.1:3260"),
             ("192.0.2.1:860,1", "192.0.2.1:860,1"),
-            ("storage.example.com,65535", "storage.example.com:3260,65535"),
+            (
+                "storage.example.com,65535",
+                "storage.example.com:3260,65535",
+            ),
             ("[2001:db8::1]", "[2001:db8::1]:3260"),
             ("[2001:db8::1]:65535,0", "[2001:db8::1]:65535,0"),
         ] {
@@ -184,7 +201,10 @@ mod tests {
     #[test]
     fn a_host_has_255_bytes_at_most() {
         assert!(TargetAddress::parse(&"h".repeat(255)).is_ok());
-        assert_eq!(TargetAddress::parse(&"h".repeat(256)), Err(AddressError::Host));
+        assert_eq!(
+            TargetAddress::parse(&"h".repeat(256)),
+            Err(AddressError::Host)
+        );
     }
 
     #[test]

@@ -49,9 +49,15 @@ impl<'a> ChapKeys<'a> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        [self.algorithm, self.identifier, self.challenge, self.name, self.response]
-            .iter()
-            .all(Option::is_none)
+        [
+            self.algorithm,
+            self.identifier,
+            self.challenge,
+            self.name,
+            self.response,
+        ]
+        .iter()
+        .all(Option::is_none)
     }
 }
 
@@ -80,13 +86,22 @@ impl Chap {
         {
             return Err(AuthenticationFailure::IdenticalSecrets.into());
         }
-        Ok(Self { settings: settings.clone(), identifier, challenge, chosen: None })
+        Ok(Self {
+            settings: settings.clone(),
+            identifier,
+            challenge,
+            chosen: None,
+        })
     }
 
     /// CHAP_A with all algorithms of the settings, in their order.
     pub(super) fn offer_algorithms(&self, list: &mut TextList) {
-        let numbers: Vec<String> =
-            self.settings.algorithms.iter().map(|a| a.number().to_string()).collect();
+        let numbers: Vec<String> = self
+            .settings
+            .algorithms
+            .iter()
+            .map(|a| a.number().to_string())
+            .collect();
         list.push("CHAP_A", &numbers.join(","));
     }
 
@@ -141,7 +156,10 @@ impl Chap {
         Ok(())
     }
 
-    fn chosen_algorithm(&self, value: Option<&str>) -> Result<ChapAlgorithm, AuthenticationFailure> {
+    fn chosen_algorithm(
+        &self,
+        value: Option<&str>,
+    ) -> Result<ChapAlgorithm, AuthenticationFailure> {
         let value = required(value, "CHAP_A")?;
         if value == "Reject" {
             return Err(AuthenticationFailure::NoCommonAlgorithm);
@@ -156,7 +174,11 @@ impl Chap {
 impl fmt::Display for Chap {
     /// `CHAP (SHA-256)` or `mutual CHAP (SHA-256)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mutual = if self.settings.target.is_some() { "mutual " } else { "" };
+        let mutual = if self.settings.target.is_some() {
+            "mutual "
+        } else {
+            ""
+        };
         let algorithm = self.chosen.map_or("no algorithm yet", ChapAlgorithm::name);
         write!(f, "{mutual}CHAP ({algorithm})")
     }

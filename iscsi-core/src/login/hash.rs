@@ -12,7 +12,9 @@ use super::settings::ChapAlgorithm;
 impl ChapAlgorithm {
     /// The algorithm with this number, if it is one of ours.
     pub fn of_number(number: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.number() == number)
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.number() == number)
     }
 
     /// The number that CHAP_A carries.
@@ -57,7 +59,10 @@ mod tests {
     fn the_hash_of_abc_is_the_published_one() {
         for (algorithm, expected) in [
             (ChapAlgorithm::Md5, "0x900150983cd24fb0d6963f7d28e17f72"),
-            (ChapAlgorithm::Sha1, "0xa9993e364706816aba3e25717850c26c9cd0d89d"),
+            (
+                ChapAlgorithm::Sha1,
+                "0xa9993e364706816aba3e25717850c26c9cd0d89d",
+            ),
             (
                 ChapAlgorithm::Sha256,
                 "0xba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
@@ -67,7 +72,10 @@ mod tests {
                 "0x3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532",
             ),
         ] {
-            assert_eq!(format_hexadecimal(&algorithm.hash(&[b"a", b"", b"bc"])), expected);
+            assert_eq!(
+                format_hexadecimal(&algorithm.hash(&[b"a", b"", b"bc"])),
+                expected
+            );
         }
     }
 

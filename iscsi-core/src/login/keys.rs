@@ -64,7 +64,10 @@ const fn normal(name: &'static str, section: &'static str, rule: Rule) -> KeyRow
 
 /// An operational key of both kinds of session.
 const fn common(name: &'static str, section: &'static str, rule: Rule) -> KeyRow {
-    KeyRow { in_discovery: true, ..normal(name, section, rule) }
+    KeyRow {
+        in_discovery: true,
+        ..normal(name, section, rule)
+    }
 }
 
 /// A key that one side declares, from the first PDU on, in both kinds of session.
@@ -74,7 +77,11 @@ const fn declared(
     sender: super::rule::Sender,
     rule: Rule,
 ) -> KeyRow {
-    KeyRow { sender, stage: Stage::Security, ..common(name, section, rule) }
+    KeyRow {
+        sender,
+        stage: Stage::Security,
+        ..common(name, section, rule)
+    }
 }
 
 /// The table. The order is that of the sections, and the order in which we send.
@@ -222,14 +229,23 @@ pub(super) static ROWS: [KeyRow; 29] = [
 ];
 
 /// Told to nobody and of no consequence when told to us.
-const NOTHING: Rule = Rule::Declaration { ours: |_| None, theirs: |_, _| true };
+const NOTHING: Rule = Rule::Declaration {
+    ours: |_| None,
+    theirs: |_, _| true,
+};
 
 const fn ours(ours: fn(&LoginSettings) -> Option<String>) -> Rule {
-    Rule::Declaration { ours, theirs: |_, _| false }
+    Rule::Declaration {
+        ours,
+        theirs: |_, _| false,
+    }
 }
 
 const fn theirs(theirs: fn(&mut Negotiated, &str) -> bool) -> Rule {
-    Rule::Declaration { ours: |_| None, theirs }
+    Rule::Declaration {
+        ours: |_| None,
+        theirs,
+    }
 }
 
 fn digests(preference: DigestPreference) -> &'static str {

@@ -156,7 +156,12 @@ struct Transition {
 }
 
 const fn when(state: State, moves_on: bool, reaction: Reaction, next: State) -> Transition {
-    Transition { state, moves_on, reaction, next }
+    Transition {
+        state,
+        moves_on,
+        reaction,
+        next,
+    }
 }
 
 const STAYS: bool = false;
@@ -193,7 +198,9 @@ impl State {
         TRANSITIONS
             .iter()
             .find(|row| row.state == self && row.moves_on == moves_on)
-            .map_or((Reaction::RefuseToSkipChap, self), |row| (row.reaction, row.next))
+            .map_or((Reaction::RefuseToSkipChap, self), |row| {
+                (row.reaction, row.next)
+            })
     }
 }
 
@@ -208,9 +215,10 @@ impl Login {
     /// Prepares a login. Refuses settings that cannot be sent, or with which CHAP is not safe.
     pub fn new(settings: LoginSettings, entropy: LoginEntropy) -> Result<Self, LoginError> {
         check_settings(&settings)?;
-        let chap = settings.chap.as_ref().map(|chap| {
-            Chap::new(chap, entropy.chap_identifier, entropy.chap_challenge)
-        });
+        let chap = settings
+            .chap
+            .as_ref()
+            .map(|chap| Chap::new(chap, entropy.chap_identifier, entropy.chap_challenge));
         Ok(Self {
             chap: chap.transpose()?,
             negotiation: Negotiation::new(&settings),
@@ -220,7 +228,11 @@ impl Login {
             outbox: TextList::default(),
             wish: None,
             inbox: Vec::new(),
-            asked: Stages { current: Stage::Security, next: None, continues: false },
+            asked: Stages {
+                current: Stage::Security,
+                next: None,
+                continues: false,
+            },
             requests: 0,
             exp_stat_sn: None,
         })
@@ -231,7 +243,8 @@ impl Login {
         if !matches!(self.progress, Progress::NotStarted) {
             return Err(ApiMisuse::WrongOrder.into());
         }
-        self.negotiation.offer(&self.settings, Stage::Security, &mut self.outbox);
+        self.negotiation
+            .offer(&self.settings, Stage::Security, &mut self.outbox);
         let state = self.offer_auth_method();
         self.progress = Progress::Running(state);
         self.send_list(state)
@@ -287,7 +300,10 @@ impl Login {
         }
         self.collect(data)?;
         if stages.continues {
-            return Ok((LoginStep::Send(self.request(state, Vec::new(), None, false)?), state));
+            return Ok((
+                LoginStep::Send(self.request(state, Vec::new(), None, false)?),
+                state,
+            ));
         }
         let list = mem::take(&mut self.inbox);
         self.react(state, stages, &list, &response)
@@ -368,7 +384,8 @@ impl Login {
     fn offer_parameters(&mut self) {
         self.wish = Some(Stage::FullFeature);
         self.negotiation.answer(&mut self.outbox);
-        self.negotiation.offer(&self.settings, Stage::Operational, &mut self.outbox);
+        self.negotiation
+            .offer(&self.settings, Stage::Operational, &mut self.outbox);
     }
 
     /// Sorts a list: security keys for the caller, the rest for the negotiation.
@@ -389,12 +406,18 @@ impl Login {
     fn check_security(&mut self, state: State, keys: &SecurityKeys<'_>) -> Result<(), LoginError> {
         let expects_chap = matches!(state, State::AlgorithmsOffered | State::ProofSent);
         if !expects_chap && !keys.chap.is_empty() {
-            return Err(Misbehaviour::KeyNotAllowed { key: "CHAP_A, CHAP_I, CHAP_C, CHAP_N or CHAP_R" }.into());
+            return Err(Misbehaviour::KeyNotAllowed {
+                key: "CHAP_A, CHAP_I, CHAP_C, CHAP_N or CHAP_R",
+            }
+            .into());
         }
         match (state, keys.auth_method) {
             (State::NoneOffered, method) => self.check_none(method),
             (State::ChapOffered, method) => self.check_chap_accepted(method),
-            (_, Some(_)) => Err(Misbehaviour::Renegotiated { key: "AuthMethod".into() }.into()),
+            (_, Some(_)) => Err(Misbehaviour::Renegotiated {
+                key: "AuthMethod".into(),
+            }
+            .into()),
             (State::ProofSent, None) => self.verify_target(keys.chap),
             (_, None) => Ok(()),
         }
@@ -446,13 +469,17 @@ impl Login {
 
     fn check_echoes(&self, response: &LoginResponse) -> Result<(), Misbehaviour> {
         if response.initiator_task_tag != self.entropy.initiator_task_tag {
-            return Err(Misbehaviour::NotEchoed { field: "Initiator Task Tag" });
+            return Err(Misbehaviour::NotEchoed {
+                field: "Initiator Task Tag",
+            });
         }
         if response.isid != self.settings.isid.0 {
             return Err(Misbehaviour::NotEchoed { field: "ISID" });
         }
         if response.version_active != VERSION {
-            return Err(Misbehaviour::Version { version_active: response.version_active });
+            return Err(Misbehaviour::Version {
+                version_active: response.version_active,
+            });
         }
         Ok(())
     }
@@ -461,9 +488,10 @@ impl Login {
     fn count_stat_sn(&mut self, response: &LoginResponse) -> Result<(), Misbehaviour> {
         let received = response.numbers.stat_sn;
         match self.exp_stat_sn {
-            Some(expected) if expected != received => {
-                Err(Misbehaviour::StatSn { expected: expected.0, received: received.0 })
-            }
+            Some(expected) if expected != received => Err(Misbehaviour::StatSn {
+                expected: expected.0,
+                received: received.0,
+            }),
             _ => {
                 self.exp_stat_sn = Some(received.next());
                 Ok(())
@@ -505,10 +533,17 @@ impl Login {
         continues: bool,
     ) -> Result<Vec<u8>, LoginError> {
         if self.requests >= MAX_LOGIN_REQUESTS {
-            return Err(Misbehaviour::NeverEnds { requests: self.requests }.into());
+            return Err(Misbehaviour::NeverEnds {
+                requests: self.requests,
+            }
+            .into());
         }
         self.requests += 1;
-        self.asked = Stages { current: state.stage(), next, continues };
+        self.asked = Stages {
+            current: state.stage(),
+            next,
+            continues,
+        };
         let header = LoginRequest {
             stages: self.asked,
             isid: self.settings.isid.0,
@@ -528,7 +563,10 @@ impl Login {
         self.negotiation.finish()?;
         Ok(Negotiated {
             tsih: response.tsih,
-            authentication: self.chap.as_ref().map_or("None".into(), ToString::to_string),
+            authentication: self
+                .chap
+                .as_ref()
+                .map_or("None".into(), ToString::to_string),
             cmd_sn: self.entropy.cmd_sn,
             exp_cmd_sn: response.numbers.exp_cmd_sn,
             max_cmd_sn: response.numbers.max_cmd_sn,
@@ -551,7 +589,12 @@ fn parse_response(bhs: &Bhs, data: &[u8]) -> Result<LoginResponse, LoginError> {
     match Opcode::of_target(bhs).map_err(Misbehaviour::from)? {
         Opcode::LoginResponse => {}
         Opcode::Reject => return Err(Misbehaviour::Rejected(Reject::parse(bhs).reason).into()),
-        opcode => return Err(Misbehaviour::NotALoginResponse { opcode: opcode as u8 }.into()),
+        opcode => {
+            return Err(Misbehaviour::NotALoginResponse {
+                opcode: opcode as u8,
+            }
+            .into());
+        }
     }
     let length_bytes = Lengths::of(bhs).data_bytes;
     if length_bytes != data.len() {
@@ -572,7 +615,10 @@ fn refused(response: &LoginResponse, data: &[u8]) -> Result<LoginStep, LoginErro
     };
     let pairs = parse_list(data).map_err(Misbehaviour::from)?;
     let is_address = |pair: &&Pair<'_>| pair.key == "TargetAddress";
-    let pair = pairs.iter().find(is_address).ok_or(Misbehaviour::RedirectWithoutAddress)?;
+    let pair = pairs
+        .iter()
+        .find(is_address)
+        .ok_or(Misbehaviour::RedirectWithoutAddress)?;
     let address = TargetAddress::parse(pair.value).map_err(Misbehaviour::RedirectAddress)?;
     Ok(LoginStep::Redirect(Redirect { permanent, address }))
 }
@@ -582,7 +628,9 @@ fn check_settings(settings: &LoginSettings) -> Result<(), ApiMisuse> {
     let chap = settings.chap.as_ref();
     let alias = settings.initiator_alias.as_deref();
     let user = chap.map(|chap| chap.initiator.name.as_str());
-    let target_user = chap.and_then(|chap| chap.target.as_ref()).map(|c| c.name.as_str());
+    let target_user = chap
+        .and_then(|chap| chap.target.as_ref())
+        .map(|c| c.name.as_str());
     for (setting, value) in [
         ("the initiator's alias", alias),
         ("the CHAP user name", user),
@@ -600,5 +648,4 @@ fn is_sendable(value: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

@@ -15,3 +15,9 @@ mod rule;
 pub mod settings;
 pub mod status;
 pub mod trace;
+
+/// Defaults, for the tests of what comes after a login.
+#[cfg(test)]
+pub(crate) fn negotiated_for_tests() -> negotiated::Negotiated {
+    keys::defaults()
+}

@@ -77,7 +77,11 @@ impl Negotiation {
         if let Some(key) = self.open_offer {
             return Err(Misbehaviour::OfferAtTheEnd { key }.into());
         }
-        for trace in self.traces.iter_mut().filter(|trace| trace.outcome.is_empty()) {
+        for trace in self
+            .traces
+            .iter_mut()
+            .filter(|trace| trace.outcome.is_empty())
+        {
             if let (Some(row), Some(offered)) = (keys::row(&trace.key), &trace.ours) {
                 trace.outcome = row.fall_back(&mut self.draft, offered)?;
             }
@@ -101,7 +105,11 @@ impl Negotiation {
 
     fn trace_offer(&mut self, row: &KeyRow, value: String) {
         let is_declared = matches!(row.rule, Rule::Declaration { .. });
-        let outcome = if is_declared { value.clone() } else { String::new() };
+        let outcome = if is_declared {
+            value.clone()
+        } else {
+            String::new()
+        };
         self.traces.push(KeyTrace {
             key: row.name.into(),
             ours: Some(value),
@@ -148,7 +156,11 @@ impl Negotiation {
             let answer = self.respond(row, value);
             self.answers.push(row.name, &answer);
             self.open_offer = Some(row.name);
-            trace.outcome = if answer == REJECT { String::from("none") } else { answer.clone() };
+            trace.outcome = if answer == REJECT {
+                String::from("none")
+            } else {
+                answer.clone()
+            };
             trace.ours = Some(answer);
         }
         Ok(self.trace(trace)?)
@@ -173,8 +185,14 @@ impl Negotiation {
             return Ok(());
         };
         if trace.theirs.is_some() {
-            let again = Misbehaviour::Renegotiated { key: row.name.into() };
-            return if row.name == REPEATABLE_KEY { Ok(()) } else { Err(again.into()) };
+            let again = Misbehaviour::Renegotiated {
+                key: row.name.into(),
+            };
+            return if row.name == REPEATABLE_KEY {
+                Ok(())
+            } else {
+                Err(again.into())
+            };
         }
         let offered = trace.ours.clone().unwrap_or_default();
         trace.theirs = Some(value.into());
@@ -189,7 +207,9 @@ impl Negotiation {
     /// comes with one of the constants that are answers themselves.
     fn hear_unknown(&mut self, pair: Pair<'_>) -> Result<(), Misbehaviour> {
         if self.traces.iter().any(|trace| trace.key == pair.key) {
-            return Err(Misbehaviour::Renegotiated { key: pair.key.into() });
+            return Err(Misbehaviour::Renegotiated {
+                key: pair.key.into(),
+            });
         }
         let is_answer = matches!(pair.value, NOT_UNDERSTOOD | REJECT | IRRELEVANT);
         if !is_answer {
@@ -205,7 +225,11 @@ impl Negotiation {
 }
 
 fn check_declared(row: &KeyRow, is_good: bool, value: &str) -> Result<(), Misbehaviour> {
-    if is_good { Ok(()) } else { Err(row.bad_value(value)) }
+    if is_good {
+        Ok(())
+    } else {
+        Err(row.bad_value(value))
+    }
 }
 
 fn stage_rank(stage: Stage) -> u8 {

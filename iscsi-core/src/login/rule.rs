@@ -41,7 +41,12 @@ pub(super) enum Rule {
         land: Land<&'static str>,
     },
     /// Yes or No, joined by a function (section 6.2.2).
-    Boolean { function: BooleanFunction, default: bool, offer: bool, land: Land<bool> },
+    Boolean {
+        function: BooleanFunction,
+        default: bool,
+        offer: bool,
+        land: Land<bool>,
+    },
     /// A number, the least or the greatest of the two.
     Number {
         function: NumericalFunction,
@@ -157,9 +162,11 @@ impl KeyRow {
         if let Rule::List { default, .. } = &self.rule
             && !has_item(offered, default)
         {
-            return Err(
-                Unsupported::NoCommonValue { key: self.name, offered: offered.into() }.into()
-            );
+            return Err(Unsupported::NoCommonValue {
+                key: self.name,
+                offered: offered.into(),
+            }
+            .into());
         }
         Ok(self.land_default(draft))
     }
@@ -171,17 +178,33 @@ impl KeyRow {
         answer: &str,
     ) -> Result<String, LoginError> {
         match &self.rule {
-            Rule::List { supported, land, .. } => {
+            Rule::List {
+                supported, land, ..
+            } => {
                 let chosen = supported.iter().find(|item| **item == answer);
                 let chosen = chosen.filter(|item| has_item(offered, item));
-                land(draft, chosen.ok_or_else(|| self.not_offered(offered, answer))?);
+                land(
+                    draft,
+                    chosen.ok_or_else(|| self.not_offered(offered, answer))?,
+                );
             }
-            Rule::Boolean { function, offer, land, .. } => {
+            Rule::Boolean {
+                function,
+                offer,
+                land,
+                ..
+            } => {
                 let value = parse_boolean(answer).ok_or_else(|| self.bad_value(answer))?;
                 self.check_result(function.join(*offer, value) == value, offered, answer)?;
                 land(draft, value);
             }
-            Rule::Number { function, range, land, offer, .. } => {
+            Rule::Number {
+                function,
+                range,
+                land,
+                offer,
+                ..
+            } => {
                 let value = parse_in(range, answer).ok_or_else(|| self.bad_value(answer))?;
                 let joined = offer.map_or(value, |offer| function.join(offer, value));
                 self.check_result(joined == value, offered, answer)?;
@@ -198,31 +221,46 @@ impl KeyRow {
     pub(super) fn respond(&self, draft: &mut Negotiated, proposal: &str) -> String {
         let answer = match &self.rule {
             Rule::Declaration { .. } | Rule::Obsolete => None,
-            Rule::List { supported, land, .. } => proposal
+            Rule::List {
+                supported, land, ..
+            } => proposal
                 .split(',')
                 .find_map(|item| supported.iter().find(|ours| **ours == item))
                 .map(|chosen| {
                     land(draft, chosen);
                     (*chosen).to_owned()
                 }),
-            Rule::Boolean { function, offer, land, .. } => parse_boolean(proposal).map(|theirs| {
+            Rule::Boolean {
+                function,
+                offer,
+                land,
+                ..
+            } => parse_boolean(proposal).map(|theirs| {
                 let value = function.join(*offer, theirs);
                 land(draft, value);
                 yes_or_no(value).to_owned()
             }),
-            Rule::Number { function, range, default, land, .. } => {
-                parse_in(range, proposal).map(|theirs| {
-                    let value = function.join(*default, theirs);
-                    land(draft, value);
-                    value.to_string()
-                })
-            }
+            Rule::Number {
+                function,
+                range,
+                default,
+                land,
+                ..
+            } => parse_in(range, proposal).map(|theirs| {
+                let value = function.join(*default, theirs);
+                land(draft, value);
+                value.to_string()
+            }),
         };
         answer.unwrap_or_else(|| REJECT.into())
     }
 
     pub(super) fn bad_value(&self, value: &str) -> Misbehaviour {
-        Misbehaviour::BadValue { key: self.name, section: self.section, value: value.into() }
+        Misbehaviour::BadValue {
+            key: self.name,
+            section: self.section,
+            value: value.into(),
+        }
     }
 
     pub(super) fn not_allowed(&self) -> Misbehaviour {
@@ -230,11 +268,19 @@ impl KeyRow {
     }
 
     fn not_negotiated(&self, answer: &'static str) -> LoginError {
-        Misbehaviour::NotNegotiated { key: self.name, answer }.into()
+        Misbehaviour::NotNegotiated {
+            key: self.name,
+            answer,
+        }
+        .into()
     }
 
     fn not_offered(&self, offered: &str, value: &str) -> Misbehaviour {
-        Misbehaviour::NotOffered { key: self.name, offered: offered.into(), value: value.into() }
+        Misbehaviour::NotOffered {
+            key: self.name,
+            offered: offered.into(),
+            value: value.into(),
+        }
     }
 
     fn check_result(&self, is_right: bool, offered: &str, value: &str) -> Result<(), Misbehaviour> {

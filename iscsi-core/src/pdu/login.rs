@@ -60,13 +60,21 @@ impl Stages {
     /// NSG is reserved without the T bit. T and C exclude each other (section 11.12.2), and no
     /// stage leads back or to itself (section 11.12.3).
     fn parse(flags: u8) -> Result<Self, PduError> {
-        let bad = |field| PduError::BadField { pdu: PDU, field, value: u32::from(flags) };
+        let bad = |field| PduError::BadField {
+            pdu: PDU,
+            field,
+            value: u32::from(flags),
+        };
         let current = Stage::of(flags >> 2 & 3)
             .filter(|stage| *stage != Stage::FullFeature)
             .ok_or(bad("CSG"))?;
         let continues = flags & CONTINUE != 0;
         if flags & TRANSIT == 0 {
-            return Ok(Self { current, next: None, continues });
+            return Ok(Self {
+                current,
+                next: None,
+                continues,
+            });
         }
         if continues {
             return Err(bad("T and C"));
@@ -74,7 +82,11 @@ impl Stages {
         let next = Stage::of(flags & 3)
             .filter(|next| *next as u8 > current as u8)
             .ok_or(bad("NSG"))?;
-        Ok(Self { current, next: Some(next), continues })
+        Ok(Self {
+            current,
+            next: Some(next),
+            continues,
+        })
     }
 }
 
@@ -203,7 +215,11 @@ mod tests {
             (Stage::Operational, None, false, 0x04),
             (Stage::Operational, Some(Stage::FullFeature), false, 0x87),
         ] {
-            let stages = Stages { current, next, continues };
+            let stages = Stages {
+                current,
+                next,
+                continues,
+            };
             assert_eq!(stages.emit(), flags);
             assert_eq!(Stages::parse(flags), Ok(stages));
         }
@@ -227,7 +243,11 @@ mod tests {
         ] {
             assert_eq!(
                 Stages::parse(flags),
-                Err(PduError::BadField { pdu: PDU, field: wrong, value: u32::from(flags) }),
+                Err(PduError::BadField {
+                    pdu: PDU,
+                    field: wrong,
+                    value: u32::from(flags)
+                }),
             );
         }
     }
@@ -245,7 +265,10 @@ mod tests {
         ];
         let response = LoginResponse::parse(&bhs);
         assert_eq!(response.isid, [0x80, 1, 2, 3, 4, 5]);
-        assert_eq!((response.tsih, response.initiator_task_tag), (0x0607, 0x0809_0a0b));
+        assert_eq!(
+            (response.tsih, response.initiator_task_tag),
+            (0x0607, 0x0809_0a0b)
+        );
         assert_eq!(response.numbers.stat_sn, SerialNumber(1));
         assert_eq!(response.numbers.exp_cmd_sn, SerialNumber(2));
         assert_eq!(response.numbers.max_cmd_sn, SerialNumber(3));

@@ -66,7 +66,11 @@ impl TextResponse {
     /// The F bit and a target transfer tag exclude each other, the F bit and the C bit too
     /// (RFC 7143 sections 11.11.1, 11.11.2 and 11.11.4).
     pub fn parse(bhs: &Bhs) -> Result<Self, PduError> {
-        let bad = |field, value| PduError::BadField { pdu: "Text Response", field, value };
+        let bad = |field, value| PduError::BadField {
+            pdu: "Text Response",
+            field,
+            value,
+        };
         let is_final = bhs[1] & FINAL != 0;
         let continues = bhs[1] & CONTINUE != 0;
         if is_final && continues {
@@ -76,7 +80,10 @@ impl TextResponse {
         if is_final != (target_transfer_tag == RESERVED_TAG) {
             return Err(bad("Target Transfer Tag", target_transfer_tag));
         }
-        let continuation = Continuation { lun: get_lun(bhs), target_transfer_tag };
+        let continuation = Continuation {
+            lun: get_lun(bhs),
+            target_transfer_tag,
+        };
         Ok(Self {
             continuation: (!is_final).then_some(continuation),
             continues,
@@ -124,14 +131,20 @@ mod tests {
     fn a_last_response_has_nothing_to_continue() {
         let last = TextResponse::parse(&response(0x80, RESERVED_TAG)).unwrap();
         assert_eq!(last.continuation, None);
-        assert_eq!((last.initiator_task_tag, last.numbers.stat_sn), (7, SerialNumber(9)));
+        assert_eq!(
+            (last.initiator_task_tag, last.numbers.stat_sn),
+            (7, SerialNumber(9))
+        );
     }
 
     #[test]
     fn a_continued_response_names_lun_and_tag_to_copy() {
         let part = TextResponse::parse(&response(0x40, 3)).unwrap();
         assert!(part.continues);
-        let copied = Continuation { lun: 5 << 48, target_transfer_tag: 3 };
+        let copied = Continuation {
+            lun: 5 << 48,
+            target_transfer_tag: 3,
+        };
         assert_eq!(part.continuation, Some(copied));
     }
 
