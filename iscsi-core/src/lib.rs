@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod crc32c;
+pub mod discovery;
 pub mod disk;
 pub mod error;
 mod framer;
@@ -22,3 +23,4 @@ pub mod pdu;
 pub mod scsi;
 pub mod sequence;
 pub mod session;
+pub mod text;

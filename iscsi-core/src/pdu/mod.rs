@@ -15,10 +15,12 @@ use crate::sequence::SerialNumber;
 pub mod async_message;
 pub mod command;
 pub mod data;
+pub mod login;
 pub mod logout;
 pub mod nop;
 pub mod reject;
 pub mod task_management;
+pub mod text;
 
 /// The Basic Header Segment: the first 48 bytes of each PDU (RFC 7143 section 11.2.1).
 pub type Bhs = [u8; BHS_LENGTH_BYTES];
