@@ -49,6 +49,9 @@ pub struct Portal {
 /// Why a text is not `host[:port]`. No message repeats the text: it may be a misplaced secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PortalError {
+    /// `scheme://…`.
+    #[error("it is a host and perhaps a port, not a URL")]
+    Url,
     /// Nothing before the port.
     #[error("the host is missing")]
     NoHost,
@@ -69,6 +72,9 @@ pub enum PortalError {
 impl Portal {
     /// Parses `host[:port]`; without a port it is [`DEFAULT_PORT`].
     pub fn parse(text: &str) -> Result<Self, PortalError> {
+        if text.contains("://") {
+            return Err(PortalError::Url);
+        }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => split_brackets(rest)?,
             None => split_port(text)?,
@@ -189,6 +195,7 @@ mod tests {
     fn refuses_everything_else_naming_the_part() {
         for (text, error) in [
             ("", PortalError::NoHost),
+            ("iscsi://host:3260", PortalError::Url),
             (":3260", PortalError::NoHost),
             ("host:", PortalError::Port),
             ("host:0", PortalError::Port),

@@ -20,7 +20,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::Write;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::capabilities::capabilities_json;
@@ -51,7 +51,6 @@ pub trait Control {
 #[command(
     name = "vhost-user-iscsi",
     version,
-    args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     override_usage = "vhost-user-iscsi --socket-path PATH | --fd N  --blk-file URL  [OPTIONS]\n       \
                       vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
@@ -102,7 +101,7 @@ pub fn run(
     if asks_for_capabilities(&arguments) {
         return print(out, &capabilities_json().map_err(not_json)?);
     }
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return Err(usage::failure(&error)),
         Err(help) => return print(out, &help.to_string()),
@@ -114,6 +113,19 @@ pub fn run(
         Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
         Some(Verb::Iname(arguments)) => iname::run(&arguments, out),
     }
+}
+
+/// Parses arguments; a request for help is an error, too.
+///
+/// Without a look at what stands before a verb, `--read-only probe …` would be accepted and mean
+/// nothing. The options of the log may stand there.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    if matches.subcommand_name().is_some() {
+        usage::refuse_options_before_verb(&mut command, &matches)?;
+    }
+    Cli::from_arg_matches(&matches)
 }
 
 /// QEMU's conventions: with `--print-capabilities` all other arguments are to be ignored, so it
@@ -161,3 +173,9 @@ fn to_json<T: Serialize>(value: &T) -> Result<String, Failure> {
 fn not_json(error: serde_json::Error) -> Failure {
     Failure::new(ExitCode::Other, format!("cannot write JSON: {error}"))
 }
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod probe_tests;

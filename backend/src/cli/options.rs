@@ -13,7 +13,7 @@ use crate::credentials::{ChapOptions, chap_settings};
 use crate::exit::Failure;
 use crate::initiator_name::initiator_name;
 use crate::system::System;
-use crate::url::{self, TargetUrl};
+use crate::url::{self, TargetUrl, UrlError};
 
 /// How to log in to a target.
 #[derive(Args, Debug)]
@@ -114,10 +114,13 @@ impl LogArgs {
 ///
 /// This is not clap's business: its messages repeat a value, and this one may hold a secret.
 pub(super) fn parse_url(text: &str) -> Result<TargetUrl, Failure> {
-    TargetUrl::parse(text).map_err(|error| {
-        Failure::usage(format!(
+    TargetUrl::parse(text).map_err(|error| match error {
+        UrlError::SecretOfUser | UrlError::SecretOfTarget => {
+            Failure::usage(format!("the URL is not accepted: {error}"))
+        }
+        error => Failure::usage(format!(
             "the URL is not valid: {error} (expected {})",
             url::SYNTAX
-        ))
+        )),
     })
 }

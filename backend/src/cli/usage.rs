@@ -3,14 +3,33 @@
 //! clap repeats what it does not understand. Somebody may have put a secret there (a URL without
 //! its `--blk-file`, a password without the `-file`), so only names of options are repeated.
 
-use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, Error};
 
 use crate::exit::Failure;
 
 /// The failure to report for a command line that clap refuses.
 pub(super) fn failure(error: &Error) -> Failure {
     Failure::usage(format!("{}; try --help", describe(error)))
+}
+
+/// Refuses every option before a verb but those that all verbs share.
+pub(super) fn refuse_options_before_verb(
+    command: &mut Command,
+    matches: &ArgMatches,
+) -> Result<(), Error> {
+    let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let misplaced = command
+        .get_arguments()
+        .find(|argument| !argument.is_global_set() && given(argument.get_id().as_str()))
+        .map(ToString::to_string);
+    let Some(misplaced) = misplaced else {
+        return Ok(());
+    };
+    let mut error = Error::new(ErrorKind::ArgumentConflict).with_cmd(command);
+    error.insert(ContextKind::InvalidArg, ContextValue::String(misplaced));
+    Err(error)
 }
 
 fn describe(error: &Error) -> String {
@@ -50,7 +69,7 @@ fn unknown_argument(error: &Error, argument: &str) -> String {
 
 fn conflict(error: &Error, argument: &str) -> String {
     let other = names(error, ContextKind::PriorArg);
-    if error.get(ContextKind::InvalidSubcommand).is_some() || other.is_empty() {
+    if other.is_empty() {
         return format!("{argument} cannot stand before a verb");
     }
     if other == argument {
