@@ -145,6 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn every_code_is_documented() {
+        let manual = include_str!("../../docs/operating.md");
+        for code in ExitCode::ALL {
+            assert!(
+                manual.contains(&format!("\n| {} | ", code.number())),
+                "{code:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_connection_error_is_a_time_out_or_a_transport_error() {
         let code = |kind| ExitCode::for_connection_error(kind).number();
         assert_eq!(code(io::ErrorKind::TimedOut), 8);

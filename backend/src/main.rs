@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         std::env::args_os(),
         &system,
         &NotBuilt,
-        &mut std::io::stdout().lock(),
+        &mut std::io::stdout(),
     ) {
         Ok(()) => exit::ExitCode::Success.into(),
         Err(failure) => {

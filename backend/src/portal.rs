@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The port that IANA assigned to iSCSI (RFC 7143 section 4.1).
+/// The port that IANA assigned to iSCSI (RFC 7143 section 13.8).
 pub const DEFAULT_PORT: u16 = 3260;
 
 /// The longest host name in bytes (RFC 1123 section 2.1).

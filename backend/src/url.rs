@@ -21,7 +21,7 @@ use crate::portal::{Portal, PortalError};
 /// How the URL is written; for help texts and messages.
 pub const SYNTAX: &str = "iscsi://[user@]host[:port]/target-iqn/lun[?key=value&…]";
 
-/// The largest LUN of the flat addressing format: 14 bits (SAM-5 section 4.7.7.3).
+/// The largest LUN of the flat addressing format: 14 bits (SAM-5, flat space addressing).
 pub const MAX_LUN: u16 = 16_383;
 
 /// The longest user name in bytes: that of a text value (RFC 7143 section 6.1).

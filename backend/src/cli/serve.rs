@@ -119,9 +119,12 @@ impl ServeArgs {
     }
 }
 
+/// chown(2) takes this number as "leave the group alone".
+const NO_GROUP_ID: u32 = u32::MAX;
+
 /// A group by its number or its name.
 fn group_id(text: &str) -> Result<u32, Failure> {
-    if let Ok(number) = text.parse() {
+    if let Some(number) = text.parse().ok().filter(|number| *number != NO_GROUP_ID) {
         return Ok(number);
     }
     match Group::from_name(text) {

@@ -273,6 +273,29 @@ fn help_is_no_failure() {
     }
 }
 
+#[test]
+fn every_option_is_documented() {
+    let manual = include_str!("../../../docs/operating.md");
+    let command = Cli::command();
+    let verbs = command.get_subcommands();
+    for option in verbs
+        .chain([&command])
+        .flat_map(clap::Command::get_arguments)
+    {
+        let is_ours = !matches!(
+            option.get_long(),
+            None | Some("help" | "version" | "verbose")
+        );
+        let option = format!("--{}", option.get_long().unwrap_or_default());
+        assert!(!is_ours || manual.contains(&option), "{option}");
+    }
+}
+
+#[test]
+fn the_definition_of_the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
 /// Bad command lines with the exit code and a piece of the message; `URL` stands for a good URL.
 const BAD_LINES: [(&str, u8, &str); 43] = [
     ("", 2, "give --socket-path PATH or --fd N"),
