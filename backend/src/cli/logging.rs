@@ -1,0 +1,31 @@
+//! Where log lines go: to stderr, one line each, without colours.
+
+use std::io::Write;
+
+use log::LevelFilter;
+
+use crate::escape::escape_control_characters;
+
+/// Starts logging; at most once in a process, later calls change nothing.
+///
+/// The crates below us have no more to say than warnings: at debug and trace they would bury our
+/// own lines. Text of a target is made safe here, once, for every line.
+pub(super) fn start(level: LevelFilter) {
+    let started = env_logger::Builder::new()
+        .filter_level(level.min(LevelFilter::Warn))
+        .filter_module("vhost_user_iscsi", level)
+        .filter_module("iscsi_core", level)
+        .format(|line, record| {
+            let message = record.args().to_string();
+            let message = escape_control_characters(&message);
+            writeln!(
+                line,
+                "{} {:5} {message}",
+                line.timestamp_millis(),
+                record.level()
+            )
+        })
+        .try_init();
+    // A test that runs several command lines in one process has its logger already.
+    drop(started);
+}

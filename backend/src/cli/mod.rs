@@ -1,0 +1,181 @@
+//! The command line: arguments in, checked settings to [`Control`], results out.
+//!
+//! One file per verb. Without a verb the program serves, as QEMU's conventions for vhost-user
+//! back-end programs ask for (docs/interop/vhost-user.rst, "Backend program conventions").
+
+mod discover;
+mod iname;
+mod logging;
+mod options;
+mod probe;
+mod probe_json;
+mod probe_text;
+mod serve;
+mod table;
+mod units;
+mod usage;
+mod values;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io::Write;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::capabilities::capabilities_json;
+use crate::config::{DiscoverSettings, ProbeSettings, ServeSettings};
+use crate::escape::is_unsafe_to_print;
+use crate::exit::{ExitCode, Failure};
+use crate::report::{DiscoveredPortal, ProbeReport};
+use crate::system::System;
+
+pub use discover::{render_discovery_json, render_discovery_text};
+pub use probe_json::render_probe_json;
+pub use probe_text::render_probe_text;
+
+/// What the command line sets going: the part of the program that talks to targets and guests.
+pub trait Control {
+    /// Asks a portal which targets it knows (SendTargets); the list may be empty.
+    fn discover(&self, settings: DiscoverSettings) -> Result<Vec<DiscoveredPortal>, Failure>;
+
+    /// Logs in once, looks at the LUN, logs out.
+    fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure>;
+
+    /// Serves the disks until it is told to stop.
+    fn serve(&self, settings: ServeSettings) -> Result<(), Failure>;
+}
+
+/// Serves an iSCSI LUN to a QEMU guest as a vhost-user-blk disk.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vhost-user-iscsi",
+    version,
+    disable_help_subcommand = true,
+    override_usage = "vhost-user-iscsi --socket-path PATH | --fd N  --blk-file URL  [OPTIONS]\n       \
+                      vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
+                      vhost-user-iscsi probe URL [OPTIONS]\n       \
+                      vhost-user-iscsi iname",
+    after_help = "Logs go to stderr. Exit codes: 0 done, 1 other, 2 usage or bad URL, 4 connection, \
+                  5 target in trouble, 8 time-out, 13 secret file or socket path, 19 login refused, \
+                  21 no such target or LUN, 24 authentication."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
+    /// Print what this back-end can do, as QEMU's vhost-user.json describes it, and exit
+    #[arg(long)]
+    print_capabilities: bool,
+
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+
+    #[command(flatten)]
+    log: options::LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the portals of every target that a portal knows
+    Discover(discover::DiscoverArgs),
+    /// Log in to a LUN and show everything that was negotiated and found
+    Probe(probe::ProbeArgs),
+    /// Print a fresh, unique initiator name
+    Iname(iname::InameArgs),
+}
+
+/// Does what the command line says; the first argument is the program's name.
+///
+/// Results go to `out`, logs to stderr. Nothing else is printed: the caller shows the failure.
+///
+/// # Errors
+/// A [`Failure`] whose message is complete and holds no secret, whatever was on the command line.
+pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    system: &System<'_>,
+    control: &dyn Control,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    if asks_for_capabilities(&arguments) {
+        return print(out, &capabilities_json().map_err(not_json)?);
+    }
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return Err(usage::failure(&error)),
+        Err(help) => return print(out, &help.to_string()),
+    };
+    logging::start(cli.log.level(cli.verb.is_some()));
+    match cli.verb {
+        None => control.serve(cli.serve.settings(system)?),
+        Some(Verb::Discover(arguments)) => discover::run(&arguments, system, control, out),
+        Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
+        Some(Verb::Iname(arguments)) => iname::run(&arguments, out),
+    }
+}
+
+/// Parses arguments; a request for help is an error, too.
+///
+/// Without a look at what stands before a verb, `--read-only probe …` would be accepted and mean
+/// nothing. The options of the log may stand there.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    if matches.subcommand_name().is_some() {
+        usage::refuse_options_before_verb(&mut command, &matches)?;
+    }
+    Cli::from_arg_matches(&matches)
+}
+
+/// QEMU's conventions: with `--print-capabilities` all other arguments are to be ignored, so it
+/// is looked for before they are judged.
+fn asks_for_capabilities(arguments: &[OsString]) -> bool {
+    arguments
+        .iter()
+        .skip(1)
+        .any(|argument| argument == OsStr::new("--print-capabilities"))
+}
+
+fn print(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| {
+            Failure::new(
+                ExitCode::Other,
+                format!("cannot write to the standard output: {error}"),
+            )
+        })
+}
+
+/// One JSON document with a final newline.
+///
+/// serde_json leaves DEL, C1 control characters and the like as they are, which a terminal may
+/// obey; all of them can only be inside strings, where an escape means the same.
+fn to_json<T: Serialize>(value: &T) -> Result<String, Failure> {
+    let json = serde_json::to_string_pretty(value).map_err(not_json)?;
+    let mut document = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        match c {
+            '\n' => document.push(c),
+            c if is_unsafe_to_print(c) => {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
+                    let _ = write!(document, "\\u{unit:04x}");
+                });
+            }
+            c => document.push(c),
+        }
+    }
+    document.push('\n');
+    Ok(document)
+}
+
+fn not_json(error: serde_json::Error) -> Failure {
+    Failure::new(ExitCode::Other, format!("cannot write JSON: {error}"))
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod probe_tests;

@@ -1,0 +1,215 @@
+//! A probe's report for programs. The names of the fields are a promise: none is renamed.
+
+use iscsi_core::disk::facts::{CommandWidth, LunFacts};
+use iscsi_core::login::negotiated::Negotiated;
+use serde::Serialize;
+
+use super::probe_text::{
+    capacity_bytes, command_window, designator_name, digest_name, physical_block_length_bytes,
+};
+use super::to_json;
+use crate::exit::Failure;
+use crate::report::{GuestView, ProbeReport};
+
+/// One JSON document with the objects `session`, `negotiated`, `lun`, `limits` and `guest`.
+///
+/// Fields end in their unit; `null` stands for what the target does not tell. Control
+/// characters in the target's text are escaped as JSON does it.
+pub fn render_probe_json(report: &ProbeReport) -> Result<String, Failure> {
+    to_json(&Document {
+        session: session(report),
+        negotiated: negotiated(&report.negotiated),
+        lun: lun(report),
+        limits: limits(&report.facts),
+        guest: guest(&report.guest),
+    })
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    session: Session<'a>,
+    negotiated: Keys,
+    lun: Lun<'a>,
+    limits: Limits,
+    guest: Guest,
+}
+
+#[derive(Serialize)]
+struct Session<'a> {
+    portal: String,
+    address: String,
+    redirects: Vec<String>,
+    target: &'a str,
+    target_alias: Option<&'a str>,
+    target_portal_group_tag: Option<u16>,
+    tsih: u16,
+    initiator_name: &'a str,
+    authentication: &'a str,
+}
+
+fn session(report: &ProbeReport) -> Session<'_> {
+    Session {
+        portal: report.portal.to_string(),
+        address: report.address.to_string(),
+        redirects: report.redirects.iter().map(ToString::to_string).collect(),
+        target: report.target.as_str(),
+        target_alias: report.negotiated.target_alias.as_deref(),
+        target_portal_group_tag: report.negotiated.target_portal_group_tag,
+        tsih: report.negotiated.tsih,
+        initiator_name: report.initiator_name.as_str(),
+        authentication: &report.negotiated.authentication,
+    }
+}
+
+#[derive(Serialize)]
+struct Keys {
+    header_digest: &'static str,
+    data_digest: &'static str,
+    max_recv_data_segment_length_bytes: u32,
+    target_max_recv_data_segment_length_bytes: u32,
+    max_burst_length_bytes: u32,
+    first_burst_length_bytes: u32,
+    initial_r2t: bool,
+    immediate_data: bool,
+    max_outstanding_r2t: u16,
+    max_connections: u16,
+    error_recovery_level: u8,
+    data_pdu_in_order: bool,
+    data_sequence_in_order: bool,
+    default_time2wait_s: u16,
+    default_time2retain_s: u16,
+    command_window: u32,
+}
+
+fn negotiated(session: &Negotiated) -> Keys {
+    Keys {
+        header_digest: digest_name(session.header_digest),
+        data_digest: digest_name(session.data_digest),
+        max_recv_data_segment_length_bytes: session.max_recv_data_segment_length_bytes,
+        target_max_recv_data_segment_length_bytes: session
+            .target_max_recv_data_segment_length_bytes,
+        max_burst_length_bytes: session.max_burst_length_bytes,
+        first_burst_length_bytes: session.first_burst_length_bytes,
+        initial_r2t: session.initial_r2t,
+        immediate_data: session.immediate_data,
+        max_outstanding_r2t: session.max_outstanding_r2t,
+        max_connections: session.max_connections,
+        error_recovery_level: session.error_recovery_level,
+        data_pdu_in_order: session.data_pdu_in_order,
+        data_sequence_in_order: session.data_sequence_in_order,
+        default_time2wait_s: session.default_time2wait_s,
+        default_time2retain_s: session.default_time2retain_s,
+        command_window: command_window(session),
+    }
+}
+
+#[derive(Serialize)]
+struct Lun<'a> {
+    lun: u16,
+    luns: &'a [u16],
+    vendor: &'a str,
+    product: &'a str,
+    revision: &'a str,
+    serial: String,
+    designators: Vec<String>,
+    capacity_bytes: u64,
+    capacity_blocks: u64,
+    block_length_bytes: u32,
+    physical_block_length_bytes: u64,
+    lowest_aligned_block: u16,
+    rotates: Option<bool>,
+    write_protected: bool,
+    write_cache: bool,
+    fua: bool,
+    thin: bool,
+    reads_zeros: bool,
+    unmap: bool,
+    write_same_unmap: bool,
+    command_width: u8,
+}
+
+fn lun(report: &ProbeReport) -> Lun<'_> {
+    let facts = &report.facts;
+    Lun {
+        lun: report.lun,
+        luns: &report.luns,
+        vendor: &facts.vendor,
+        product: &facts.product,
+        revision: &facts.revision,
+        serial: String::from_utf8_lossy(&facts.identity.serial).into_owned(),
+        designators: facts
+            .identity
+            .designators
+            .iter()
+            .map(designator_name)
+            .collect(),
+        capacity_bytes: capacity_bytes(facts),
+        capacity_blocks: facts.capacity_blocks,
+        block_length_bytes: facts.block_length_bytes,
+        physical_block_length_bytes: physical_block_length_bytes(facts),
+        lowest_aligned_block: facts.lowest_aligned_block,
+        rotates: facts.rotates,
+        write_protected: facts.write_protected,
+        write_cache: facts.write_cache,
+        fua: facts.fua,
+        thin: facts.provisioning.thin,
+        reads_zeros: facts.provisioning.reads_zeros,
+        unmap: facts.provisioning.unmap,
+        write_same_unmap: facts.provisioning.write_same_unmap,
+        command_width: match facts.width {
+            CommandWidth::Ten => 10,
+            CommandWidth::Sixteen => 16,
+        },
+    }
+}
+
+#[derive(Serialize)]
+struct Limits {
+    max_transfer_blocks: Option<u32>,
+    optimal_transfer_blocks: Option<u32>,
+    optimal_granularity_blocks: Option<u16>,
+    max_unmap_blocks: Option<u32>,
+    unmap_granularity_blocks: Option<u32>,
+    unmap_alignment_blocks: Option<u32>,
+    max_write_same_blocks: Option<u64>,
+}
+
+fn limits(facts: &LunFacts) -> Limits {
+    let limits = &facts.limits;
+    Limits {
+        max_transfer_blocks: limits.max_transfer_blocks,
+        optimal_transfer_blocks: limits.optimal_transfer_blocks,
+        optimal_granularity_blocks: limits.optimal_granularity_blocks,
+        max_unmap_blocks: limits.max_unmap_blocks,
+        unmap_granularity_blocks: limits.unmap_granularity_blocks,
+        unmap_alignment_blocks: limits.unmap_alignment_blocks,
+        max_write_same_blocks: limits.max_write_same_blocks,
+    }
+}
+
+#[derive(Serialize)]
+struct Guest {
+    capacity_sectors: u64,
+    block_length_bytes: u32,
+    physical_block_length_bytes: u64,
+    optimal_io_length_bytes: u64,
+    read_only: bool,
+    write_cache: bool,
+    discard: bool,
+    write_zeroes: bool,
+    serial: String,
+}
+
+fn guest(guest: &GuestView) -> Guest {
+    Guest {
+        capacity_sectors: guest.capacity_sectors,
+        block_length_bytes: guest.block_length_bytes,
+        physical_block_length_bytes: guest.physical_block_length_bytes,
+        optimal_io_length_bytes: guest.optimal_io_length_bytes,
+        read_only: guest.read_only,
+        write_cache: guest.write_cache,
+        discard: guest.discard,
+        write_zeroes: guest.write_zeroes,
+        serial: String::from_utf8_lossy(&guest.serial).into_owned(),
+    }
+}

@@ -1,0 +1,139 @@
+//! Serving, what the program does without a verb.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nix::unistd::Group;
+
+use super::options::{InitiatorArgs, parse_url};
+use super::values::{parse_1_to_64, parse_fd, parse_mode, parse_queue_size, parse_serial};
+use crate::config::{
+    DiskSettings, QueueSize, Serial, ServeSettings, ServedDisk, SocketPath, SocketPathSettings,
+    SocketSettings,
+};
+use crate::exit::Failure;
+use crate::system::System;
+
+/// All are optional to clap: with a verb none is needed, without one `settings` says what is
+/// missing.
+#[derive(Args, Debug)]
+pub(super) struct ServeArgs {
+    /// Listen on a UNIX socket at this path
+    #[arg(long, value_name = "PATH", conflicts_with = "fd")]
+    socket_path: Option<PathBuf>,
+
+    /// Use this inherited socket instead, listening or connected
+    #[arg(long, value_name = "N", value_parser = parse_fd, allow_negative_numbers = true)]
+    fd: Option<i32>,
+
+    /// The disk: iscsi://[user@]host[:port]/target-iqn/lun[?key=value&…]
+    #[arg(long, value_name = "URL")]
+    blk_file: Option<String>,
+
+    /// Offer the disk read-only
+    #[arg(long)]
+    read_only: bool,
+
+    /// The most virtqueues that a guest may use, up to 64
+    #[arg(long, value_name = "N", default_value = "64", value_parser = parse_1_to_64)]
+    num_queues: u16,
+
+    /// The largest ring that is accepted: a power of two
+    #[arg(long, value_name = "N", default_value = "32768", value_parser = parse_queue_size)]
+    queue_size: QueueSize,
+
+    /// The most iSCSI sessions to open: queues beyond them share
+    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_1_to_64)]
+    sessions: u16,
+
+    /// The serial that the guest sees, instead of the LUN's own: up to 20 ASCII characters
+    #[arg(long, value_name = "TEXT", value_parser = parse_serial)]
+    serial: Option<Serial>,
+
+    /// Keep trying while the target cannot be reached at start, instead of failing
+    #[arg(long)]
+    wait_for_target: bool,
+
+    /// The socket's permission bits
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "0660",
+        value_parser = parse_mode,
+        conflicts_with = "fd"
+    )]
+    socket_mode: u32,
+
+    /// The socket's group, by name or number
+    #[arg(long, value_name = "GROUP", conflicts_with = "fd")]
+    socket_group: Option<String>,
+
+    #[command(flatten)]
+    initiator: InitiatorArgs,
+}
+
+impl ServeArgs {
+    /// Checks all of it. The socket comes first, since nothing secret is needed to judge it.
+    pub(super) fn settings(&self, system: &System<'_>) -> Result<ServeSettings, Failure> {
+        let (socket, url) = self.required()?;
+        let target = parse_url(url)?;
+        let disk = DiskSettings {
+            initiator: self.initiator.settings(Some(&target), system)?,
+            target,
+            read_only: self.read_only,
+            num_queues: self.num_queues,
+            queue_size: self.queue_size,
+            sessions: self.sessions,
+            serial: self.serial.clone(),
+            wait_for_target: self.wait_for_target,
+        };
+        Ok(ServeSettings {
+            disks: vec![ServedDisk { disk, socket }],
+        })
+    }
+
+    fn required(&self) -> Result<(SocketSettings, &str), Failure> {
+        let socket = match (&self.socket_path, self.fd) {
+            (Some(path), _) => SocketSettings::Path(self.socket_path_settings(path.clone())?),
+            (None, Some(fd)) => SocketSettings::Fd(fd),
+            (None, None) => {
+                return Err(Failure::usage(
+                    "give --socket-path PATH or --fd N; try --help",
+                ));
+            }
+        };
+        match &self.blk_file {
+            Some(url) => Ok((socket, url)),
+            None => Err(Failure::usage(
+                "give --blk-file URL, the disk to serve; try --help",
+            )),
+        }
+    }
+
+    fn socket_path_settings(&self, path: PathBuf) -> Result<SocketPathSettings, Failure> {
+        Ok(SocketPathSettings {
+            path: SocketPath::new(path).map_err(|error| Failure::access(error.to_string()))?,
+            mode: self.socket_mode,
+            group_id: self.socket_group.as_deref().map(group_id).transpose()?,
+        })
+    }
+}
+
+/// chown(2) takes this number as "leave the group alone".
+const NO_GROUP_ID: u32 = u32::MAX;
+
+/// A group by its number or its name.
+fn group_id(text: &str) -> Result<u32, Failure> {
+    if let Some(number) = text.parse().ok().filter(|number| *number != NO_GROUP_ID) {
+        return Ok(number);
+    }
+    match Group::from_name(text) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err(Failure::usage(
+            "--socket-group: there is no such group on this machine",
+        )),
+        Err(error) => Err(Failure::usage(format!(
+            "--socket-group: looking it up failed: {error}"
+        ))),
+    }
+}

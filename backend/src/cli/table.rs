@@ -1,0 +1,42 @@
+//! Text in two columns, in named groups.
+
+use std::fmt::Write;
+
+use crate::escape::escape_control_characters;
+
+/// Groups of labelled values, aligned with each other.
+#[derive(Default)]
+pub(super) struct Table {
+    groups: Vec<Group>,
+}
+
+struct Group {
+    title: &'static str,
+    rows: Vec<(&'static str, String)>,
+}
+
+impl Table {
+    /// Adds a group. Values may hold a target's text: it is made safe to print.
+    pub(super) fn group(&mut self, title: &'static str, rows: Vec<(&'static str, String)>) {
+        self.groups.push(Group { title, rows });
+    }
+
+    /// The whole as text with a final newline.
+    pub(super) fn render(&self) -> String {
+        let labels = self.groups.iter().flat_map(|group| &group.rows);
+        let width = labels
+            .map(|(label, _)| label.len())
+            .max()
+            .unwrap_or_default();
+        let mut text = String::new();
+        for (index, group) in self.groups.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            let _ = writeln!(text, "{separator}{}", group.title);
+            for (label, value) in &group.rows {
+                let value = escape_control_characters(value);
+                let _ = writeln!(text, "{}", format!("  {label:width$}  {value}").trim_end());
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,148 @@
+//! Values of options. No message repeats the value: it may be a misplaced secret.
+
+use std::time::Duration;
+
+use iscsi_core::login::settings::DigestPreference;
+use log::LevelFilter;
+
+use crate::config::{MAX_LOGIN_TIMEOUT, MAX_QUEUE_SIZE, QueueSize, Serial};
+
+/// `10s`, `1m 30s`, `500ms`: more than nothing, and at most an hour.
+pub(super) fn parse_login_timeout(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|time| !time.is_zero() && *time <= MAX_LOGIN_TIMEOUT)
+        .ok_or_else(|| "a time with its unit, more than 0 and at most 1h, such as 10s".to_owned())
+}
+
+/// The four ways to offer a digest.
+pub(super) fn parse_digest(text: &str) -> Result<DigestPreference, String> {
+    match text {
+        "none" => Ok(DigestPreference::None),
+        "crc32c" => Ok(DigestPreference::Crc32c),
+        "prefer" => Ok(DigestPreference::Prefer),
+        "avoid" => Ok(DigestPreference::Avoid),
+        _ => Err("none, crc32c, prefer or avoid".to_owned()),
+    }
+}
+
+/// The levels of the `log` crate.
+pub(super) fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse()
+        .map_err(|_| "off, error, warn, info, debug or trace".to_owned())
+}
+
+/// A power of two that a split ring may have.
+pub(super) fn parse_queue_size(text: &str) -> Result<QueueSize, String> {
+    let size = text.parse().ok().and_then(QueueSize::new);
+    size.ok_or_else(|| format!("a power of two from 2 to {MAX_QUEUE_SIZE}"))
+}
+
+/// A number from 1 to 64: of queues, of sessions.
+pub(super) fn parse_1_to_64(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| (1..=64).contains(number));
+    number.ok_or_else(|| "a number from 1 to 64".to_owned())
+}
+
+/// Permission bits in octal, as chmod takes them.
+pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
+    let is_octal = !text.is_empty() && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| is_octal && *mode <= 0o777)
+        .ok_or_else(|| "permission bits in octal, at most 0777, such as 0660".to_owned())
+}
+
+/// A file descriptor's number.
+pub(super) fn parse_fd(text: &str) -> Result<i32, String> {
+    let number = text.parse().ok().filter(|number| *number >= 0);
+    number.ok_or_else(|| "the number of an open file descriptor".to_owned())
+}
+
+/// What GET_ID can answer.
+pub(super) fn parse_serial(text: &str) -> Result<Serial, String> {
+    Serial::new(text).ok_or_else(|| {
+        "1 to 20 printable ASCII characters without a blank at either end".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_timeout_has_a_unit_and_bounds() {
+        for (text, ms) in [
+            ("10s", 10_000),
+            ("1ms", 1),
+            ("1m 30s", 90_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(parse_login_timeout(text), Ok(Duration::from_millis(ms)));
+        }
+        for text in [
+            "",
+            "10",
+            "0s",
+            "-1s",
+            "3601s",
+            "1h 1ns",
+            "ten",
+            "99999999999999999999s",
+        ] {
+            assert!(parse_login_timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn there_are_1_to_64_queues_and_sessions() {
+        assert_eq!(parse_1_to_64("1"), Ok(1));
+        assert_eq!(parse_1_to_64("64"), Ok(64));
+        for text in ["", "0", "65", "-1", "65537", "x"] {
+            assert!(parse_1_to_64(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_queue_size_is_a_power_of_two() {
+        assert_eq!(parse_queue_size("128"), Ok(QueueSize::new(128).unwrap()));
+        for text in ["", "1", "100", "65536", "x"] {
+            assert!(parse_queue_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mode_is_octal_without_special_bits() {
+        assert_eq!(parse_mode("0660"), Ok(0o660));
+        assert_eq!(parse_mode("777"), Ok(0o777));
+        assert_eq!(parse_mode("0"), Ok(0));
+        for text in ["", "1777", "1000", "0o660", "+660", "u=rw", "668", "-1"] {
+            assert!(parse_mode(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_descriptor_is_not_negative() {
+        assert_eq!(parse_fd("0"), Ok(0));
+        assert_eq!(parse_fd("2147483647"), Ok(i32::MAX));
+        for text in ["", "-1", "2147483648", "x"] {
+            assert!(parse_fd(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_message_repeats_the_value() {
+        let value = "me%hunter2@h";
+        let messages = [
+            parse_login_timeout(value).unwrap_err(),
+            parse_digest(value).unwrap_err(),
+            parse_level(value).unwrap_err(),
+            parse_queue_size(value).unwrap_err(),
+            parse_1_to_64(value).unwrap_err(),
+            parse_mode(value).unwrap_err(),
+            parse_fd(value).unwrap_err(),
+            parse_serial("me%hunter2@h is too long for it").unwrap_err(),
+        ];
+        assert!(messages.iter().all(|message| !message.contains("hunter2")));
+    }
+}

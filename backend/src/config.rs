@@ -1,0 +1,249 @@
+//! Checked settings: a value that exists is valid.
+
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use iscsi_core::login::settings::{ChapSettings, DigestPreference};
+use iscsi_core::name::IscsiName;
+use thiserror::Error;
+
+use crate::portal::Portal;
+use crate::url::TargetUrl;
+
+/// The most virtqueues of a disk: as many as `--num-queues` gives without the option. QEMU asks
+/// for one per vCPU.
+pub const MAX_QUEUES: u16 = 64;
+
+/// The most sessions of a disk: more than queues would be idle.
+pub const MAX_SESSIONS: u16 = MAX_QUEUES;
+
+/// How many sessions a disk opens at most unless told otherwise: arrays count sessions.
+pub const DEFAULT_SESSIONS: u16 = 4;
+
+/// The largest split ring (virtio 1.2 section 2.7): accepted unless told otherwise, since the
+/// front-end chooses the size (QEMU: 128) and a ring that is not used costs nothing.
+pub const MAX_QUEUE_SIZE: u16 = 32_768;
+
+/// The longest path of a UNIX socket in bytes: `sun_path` less its final NUL (unix(7)).
+pub const MAX_SOCKET_PATH_LENGTH_BYTES: usize = 107;
+
+/// How long a login may take unless told otherwise.
+pub const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest login time-out: whoever wants to wait longer wants `--wait-for-target`.
+pub const MAX_LOGIN_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// What GET_ID answers, in bytes (virtio 1.2 section 5.2.6).
+pub const MAX_SERIAL_LENGTH_BYTES: usize = 20;
+
+/// Who we are to a target, and how long it has to let us in. The same for every verb.
+#[derive(Clone, Debug)]
+pub struct InitiatorSettings {
+    /// InitiatorName.
+    pub name: IscsiName,
+    /// CHAP, or nothing.
+    pub chap: Option<ChapSettings>,
+    /// HeaderDigest.
+    pub header_digest: DigestPreference,
+    /// DataDigest.
+    pub data_digest: DigestPreference,
+    /// From connect to the end of the login and, where there is a LUN, of its last probe.
+    /// More than 0, at most [`MAX_LOGIN_TIMEOUT`].
+    pub login_timeout: Duration,
+}
+
+/// What `discover` needs.
+#[derive(Clone, Debug)]
+pub struct DiscoverSettings {
+    /// Whom to ask.
+    pub portal: Portal,
+    /// Who asks.
+    pub initiator: InitiatorSettings,
+}
+
+/// What `probe` needs.
+#[derive(Clone, Debug)]
+pub struct ProbeSettings {
+    /// The disk.
+    pub target: TargetUrl,
+    /// Who asks.
+    pub initiator: InitiatorSettings,
+}
+
+/// What serving needs: one entry per disk, never empty.
+#[derive(Clone, Debug)]
+pub struct ServeSettings {
+    /// The disks, each with its socket.
+    pub disks: Vec<ServedDisk>,
+}
+
+/// A disk and where a guest finds it.
+#[derive(Clone, Debug)]
+pub struct ServedDisk {
+    /// The disk.
+    pub disk: DiskSettings,
+    /// The socket.
+    pub socket: SocketSettings,
+}
+
+/// One disk.
+#[derive(Clone, Debug)]
+pub struct DiskSettings {
+    /// Where it is.
+    pub target: TargetUrl,
+    /// Who we are to its target.
+    pub initiator: InitiatorSettings,
+    /// Offer it read-only, whatever the LUN says.
+    pub read_only: bool,
+    /// How many virtqueues a front-end may use: 1 to [`MAX_QUEUES`].
+    pub num_queues: u16,
+    /// The largest ring that is accepted.
+    pub queue_size: QueueSize,
+    /// How many sessions are opened at most: 1 to [`MAX_SESSIONS`].
+    pub sessions: u16,
+    /// What GET_ID answers instead of the LUN's own serial.
+    pub serial: Option<Serial>,
+    /// Keep trying when the target cannot be reached at start.
+    pub wait_for_target: bool,
+}
+
+/// Where the front-end connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketSettings {
+    /// A socket to bind.
+    Path(SocketPathSettings),
+    /// A socket that is open already, listening or connected.
+    Fd(RawFd),
+}
+
+/// A socket to bind, and who may connect to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketPathSettings {
+    /// Its path.
+    pub path: SocketPath,
+    /// Its permission bits: at most 0o777.
+    pub mode: u32,
+    /// Its group; `None` leaves it alone.
+    pub group_id: Option<u32>,
+}
+
+/// A path that fits into a socket address: 1 to [`MAX_SOCKET_PATH_LENGTH_BYTES`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketPath(PathBuf);
+
+/// Why a path cannot be that of a socket.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SocketPathError {
+    /// No path at all.
+    #[error("the socket path is empty")]
+    Empty,
+    /// Too long for the system.
+    #[error(
+        "the socket path has {length_bytes} bytes, the system takes \
+         {MAX_SOCKET_PATH_LENGTH_BYTES}: choose a shorter one ({})",
+        path.display()
+    )]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        length_bytes: usize,
+    },
+}
+
+impl SocketPath {
+    /// Checks the length; whether it can be bound shows later.
+    pub fn new(path: PathBuf) -> Result<Self, SocketPathError> {
+        match path.as_os_str().as_bytes().len() {
+            0 => Err(SocketPathError::Empty),
+            1..=MAX_SOCKET_PATH_LENGTH_BYTES => Ok(Self(path)),
+            length_bytes => Err(SocketPathError::TooLong { path, length_bytes }),
+        }
+    }
+
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// A ring size: a power of two from 2 to [`MAX_QUEUE_SIZE`] (virtio 1.2 section 2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueueSize(u16);
+
+impl QueueSize {
+    /// Accepts every ring that virtio knows.
+    pub const MAX: Self = Self(MAX_QUEUE_SIZE);
+
+    /// Checks a number of descriptors.
+    pub fn new(descriptors: u16) -> Option<Self> {
+        let is_size = descriptors.is_power_of_two() && (2..=MAX_QUEUE_SIZE).contains(&descriptors);
+        is_size.then_some(Self(descriptors))
+    }
+
+    /// The number of descriptors.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// A serial for the guest: 1 to 20 printable ASCII characters, no blank at either end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serial(String);
+
+impl Serial {
+    /// Checks a text.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_serial = (1..=MAX_SERIAL_LENGTH_BYTES).contains(&text.len())
+            && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+            && text.trim() == text;
+        is_serial.then(|| Self(text.to_owned()))
+    }
+
+    /// The characters.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_path_has_1_to_107_bytes() {
+        let path = |n: usize| SocketPath::new(PathBuf::from("x".repeat(n)));
+        assert_eq!(path(0), Err(SocketPathError::Empty));
+        assert!(path(1).is_ok());
+        assert!(path(107).is_ok());
+        assert!(matches!(
+            path(108),
+            Err(SocketPathError::TooLong {
+                length_bytes: 108,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_queue_size_is_a_power_of_two_that_virtio_knows() {
+        for size in [2, 4, 128, 16_384, 32_768] {
+            assert_eq!(QueueSize::new(size).map(QueueSize::get), Some(size));
+        }
+        for size in [0, 1, 3, 127, 32_767, 32_769, u16::MAX] {
+            assert_eq!(QueueSize::new(size), None);
+        }
+    }
+
+    #[test]
+    fn a_serial_has_1_to_20_printable_characters() {
+        assert!(Serial::new("x").is_some());
+        assert!(Serial::new("DISK 1-abc~").is_some());
+        assert!(Serial::new(&"x".repeat(20)).is_some());
+        for text in ["", " x", "x ", "a\nb", "é", "xxxxxxxxxxxxxxxxxxxxx"] {
+            assert!(Serial::new(text).is_none(), "{text:?}");
+        }
+    }
+}

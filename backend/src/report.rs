@@ -1,0 +1,68 @@
+//! What the verbs found out, as plain data: made by `control`, rendered by `cli`.
+
+use std::net::SocketAddr;
+
+use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::login::negotiated::Negotiated;
+use iscsi_core::name::IscsiName;
+
+use crate::portal::Portal;
+
+/// One portal of one target, from an answer to SendTargets (RFC 7143 appendix C).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveredPortal {
+    /// TargetName.
+    pub target: IscsiName,
+    /// Host and port of TargetAddress.
+    pub portal: Portal,
+    /// Portal group tag of TargetAddress.
+    pub portal_group_tag: u16,
+}
+
+/// What one login and one look at a LUN found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// The portal as the URL names it.
+    pub portal: Portal,
+    /// Where the session ended up after name look-up and redirects.
+    pub address: SocketAddr,
+    /// Where the target sent us, in this order; empty without a redirect.
+    pub redirects: Vec<Portal>,
+    /// Who we were.
+    pub initiator_name: IscsiName,
+    /// The target.
+    pub target: IscsiName,
+    /// The logical unit.
+    pub lun: u16,
+    /// What the login agreed on.
+    pub negotiated: Negotiated,
+    /// What the LUN says of itself.
+    pub facts: LunFacts,
+    /// REPORT LUNS: every logical unit of the target, in its order.
+    pub luns: Vec<u16>,
+    /// What a guest would get to see.
+    pub guest: GuestView,
+}
+
+/// The virtio-blk device that would be made of the LUN (virtio 1.2 section 5.2.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestView {
+    /// `capacity`, in sectors of 512 bytes.
+    pub capacity_sectors: u64,
+    /// `blk_size`.
+    pub block_length_bytes: u32,
+    /// `blk_size` times 2^`physical_block_exp`.
+    pub physical_block_length_bytes: u64,
+    /// `opt_io_size` in bytes; 0 when there is no hint.
+    pub optimal_io_length_bytes: u64,
+    /// VIRTIO_BLK_F_RO.
+    pub read_only: bool,
+    /// `writeback`.
+    pub write_cache: bool,
+    /// VIRTIO_BLK_F_DISCARD.
+    pub discard: bool,
+    /// VIRTIO_BLK_F_WRITE_ZEROES.
+    pub write_zeroes: bool,
+    /// What VIRTIO_BLK_T_GET_ID answers, without padding.
+    pub serial: Vec<u8>,
+}
