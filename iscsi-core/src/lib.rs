@@ -24,3 +24,4 @@ pub mod scsi;
 pub mod sequence;
 pub mod session;
 pub mod text;
+pub mod whole_pdu;

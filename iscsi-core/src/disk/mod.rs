@@ -7,6 +7,7 @@ pub mod plan;
 pub mod probe;
 pub mod probe_error;
 pub mod request;
+pub mod requests;
 
 #[cfg(test)]
 mod example;

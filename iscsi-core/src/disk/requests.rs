@@ -204,7 +204,11 @@ impl Requests {
         if let Some(slot) = self.slot(request) {
             slot.extents.clear();
             slot.extents.extend(extents);
-            slot.state = if is_done { State::Ended } else { State::Live(operation) };
+            slot.state = if is_done {
+                State::Ended
+            } else {
+                State::Live(operation)
+            };
             slot.order = order;
             slot.immediate_retries = 0;
             slot.start(zeroing);
@@ -239,7 +243,14 @@ impl Requests {
                 self.to_submit.pop_front();
                 continue;
             };
-            if session.submit(Command { request, lun: self.lun, scsi }).is_err() {
+            if session
+                .submit(Command {
+                    request,
+                    lun: self.lun,
+                    scsi,
+                })
+                .is_err()
+            {
                 return;
             }
             if let Some(slot) = self.slot(request) {
@@ -286,7 +297,10 @@ impl Requests {
     pub fn session_lost(&mut self) {
         self.deferred.clear();
         self.to_submit.clear();
-        for request in (0u32..).zip(&self.slots).map(|(index, _)| RequestTag(index)) {
+        for request in (0u32..)
+            .zip(&self.slots)
+            .map(|(index, _)| RequestTag(index))
+        {
             if self.operation(request).is_some() {
                 self.to_submit.push_back(request);
             }
@@ -339,8 +353,12 @@ impl Requests {
         }
         let mut progress = slot.progress;
         if let Some(extent) = slot.extents.get(progress.extent) {
-            let Part { command, length_bytes } =
-                self.facts.part(operation, *extent, progress.done_bytes, slot.zeroing)?;
+            let Part {
+                command,
+                length_bytes,
+            } = self
+                .facts
+                .part(operation, *extent, progress.done_bytes, slot.zeroing)?;
             progress.done_bytes += length_bytes;
             if progress.done_bytes >= extent.length_bytes {
                 progress.extent += 1;
@@ -365,7 +383,9 @@ impl Requests {
     /// From now on zeros are written the next weaker way; plain writes are the weakest. Several
     /// commands of the old way may be refused: that weakens it once.
     fn weaken_zeroing(&mut self, request: RequestTag, sense: Sense) {
-        let used = self.slot(request).map_or(Zeroing::Write, |slot| slot.zeroing);
+        let used = self
+            .slot(request)
+            .map_or(Zeroing::Write, |slot| slot.zeroing);
         match used.fallback() {
             Some(fallback) => {
                 self.zeroing = weaker(self.zeroing, fallback);
@@ -445,7 +465,8 @@ impl Requests {
         };
         slot.immediate_retries = slot.immediate_retries.saturating_add(1);
         if delayed || slot.immediate_retries > MAX_IMMEDIATE_RETRIES {
-            self.deferred.push_back((now_ms.saturating_add(RETRY_DELAY_MS), request));
+            self.deferred
+                .push_back((now_ms.saturating_add(RETRY_DELAY_MS), request));
         } else {
             self.to_submit.push_back(request);
         }
@@ -508,11 +529,18 @@ fn judge(operation: BlockOperation, outcome: &Outcome) -> Judgement {
 }
 
 fn judge_length(outcome: &Outcome) -> Judgement {
-    let Outcome { transferred_bytes, expected_bytes, .. } = *outcome;
+    let Outcome {
+        transferred_bytes,
+        expected_bytes,
+        ..
+    } = *outcome;
     if transferred_bytes == expected_bytes {
         Judgement::Done
     } else {
-        let short = Failure::Short { transferred_bytes, expected_bytes };
+        let short = Failure::Short {
+            transferred_bytes,
+            expected_bytes,
+        };
         Judgement::Verdict(Verdict::Fail(short))
     }
 }

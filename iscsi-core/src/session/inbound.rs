@@ -381,6 +381,7 @@ impl Session {
             response,
             status,
             transferred_bytes,
+            expected_bytes: task.length_bytes(),
             sense,
         };
         Ok(Some(Event::CommandDone {

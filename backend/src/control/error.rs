@@ -1,0 +1,122 @@
+//! What goes wrong between us and a target, as an operator wants to read it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use iscsi_core::discovery::DiscoveryError;
+use iscsi_core::disk::probe_error::ProbeError;
+use iscsi_core::error::SessionError;
+use iscsi_core::login::address::RedirectLoop;
+use iscsi_core::login::error::LoginError;
+use thiserror::Error;
+
+use crate::exit::{ExitCode, Failure};
+use crate::portal::Portal;
+
+/// A failure between the start of a connection and the last fact of the LUN.
+#[derive(Debug, Error)]
+pub(crate) enum ControlError {
+    #[error("cannot find the address of {portal}: {error}; check the name and the resolver")]
+    Resolve { portal: Portal, error: io::Error },
+    #[error("cannot reach {portal} ({address}): {error}; {}", connect_hint(error))]
+    Connect { portal: Portal, address: SocketAddr, error: io::Error },
+    #[error(
+        "{portal} closed the connection {during}; its own log may say why, or it is no iSCSI \
+         target"
+    )]
+    Closed { portal: Portal, during: &'static str },
+    #[error("the connection to {portal} failed {during}: {error}")]
+    Io { portal: Portal, during: &'static str, error: io::Error },
+    #[error("{portal} does not speak iSCSI: {reason}; check the port")]
+    NotIscsi { portal: Portal, reason: String },
+    #[error("login at {portal}: {error}{}", login_hint(error))]
+    Login { portal: Portal, error: LoginError },
+    #[error("login at {portal}: {0}", portal = .portal)]
+    RedirectLoop { portal: Portal, #[source] error: RedirectLoop },
+    #[error("login at {portal}: redirected to {host}, which is no host")]
+    RedirectTarget { portal: Portal, host: String },
+    #[error("session with {portal}: {error}")]
+    Session { portal: Portal, error: SessionError },
+    #[error("discovery at {portal}: {error}")]
+    Discovery { portal: Portal, error: DiscoveryError },
+    #[error("LUN {lun} of {target} at {portal}: {error}")]
+    Probe { portal: Portal, target: String, lun: u16, error: ProbeError },
+    #[error(
+        "{portal} did not answer within {} {during}; is it the right port, and is the target \
+         alive? --login-timeout sets the limit",
+        humantime::format_duration(*limit)
+    )]
+    Timeout { portal: Portal, during: &'static str, limit: Duration },
+    #[error(
+        "identity changed: LUN {lun} of {target} at {portal} is now {found}, it was {expected}; \
+         nothing is sent to it"
+    )]
+    IdentityChanged {
+        portal: Portal,
+        target: String,
+        lun: u16,
+        expected: String,
+        found: String,
+    },
+    #[error("the system has no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+impl ControlError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Resolve { .. } | Self::Closed { .. } | Self::NotIscsi { .. } => {
+                ExitCode::Transport
+            }
+            Self::Connect { error, .. } | Self::Io { error, .. } => {
+                ExitCode::for_connection_error(error.kind())
+            }
+            Self::Login { error, .. } => login_exit_code(error),
+            Self::Timeout { .. } => ExitCode::Timeout,
+            Self::Probe { error, .. } if error.is_not_found() => ExitCode::NotFound,
+            _ => ExitCode::Other,
+        }
+    }
+
+    /// Whether the target itself said that it grants no further session, or that there is nothing
+    /// to log in to: more of the same will not help a disk that has other sessions.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Login { error: LoginError::TargetRefused(_), .. })
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        Self::new(error.exit_code(), error.to_string())
+    }
+}
+
+fn login_exit_code(error: &LoginError) -> ExitCode {
+    match error {
+        _ if error.is_authentication() => ExitCode::Authentication,
+        LoginError::TargetRefused(status) => ExitCode::for_login_status(status.class, status.detail),
+        _ => ExitCode::Other,
+    }
+}
+
+fn connect_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "is the target running and listening there?",
+        io::ErrorKind::PermissionDenied => "a firewall or a sandbox forbids it",
+        _ => "check address, route and firewall",
+    }
+}
+
+fn login_hint(error: &LoginError) -> &'static str {
+    use iscsi_core::login::error::AuthenticationFailure as Failure;
+    match error {
+        LoginError::AuthenticationFailed(Failure::ChapWanted) => {
+            " (--chap-user and --chap-secret-file)"
+        }
+        LoginError::TargetRefused(status) if status.is_not_found() => {
+            " (discover lists what the portal offers)"
+        }
+        _ => "",
+    }
+}
