@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::facts::{Designator, Identity};
+use crate::scsi::bytes::trim_padding;
 
 /// Designator types, the most trustworthy first (SPC-5, "DESIGNATOR TYPE field").
 ///
@@ -77,16 +78,16 @@ impl fmt::Display for Identity {
 }
 
 impl fmt::Display for Designator {
-    /// As udev and multipath tools write it: type, dot, value; text with escapes for what is not
-    /// printable ASCII.
+    /// As udev and multipath tools write it: type, dot, value; text without its padding and with
+    /// escapes for what is not printable ASCII.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             NAA => f.write_str("naa.")?,
             EUI_64 => f.write_str("eui.")?,
             UUID => f.write_str("uuid.")?,
             MD5 => f.write_str("md5.")?,
-            T10_VENDOR_ID => return write!(f, "t10.{}", self.value.escape_ascii()),
-            SCSI_NAME => return write!(f, "{}", self.value.escape_ascii()),
+            T10_VENDOR_ID => return write!(f, "t10.{}", trim_padding(&self.value).escape_ascii()),
+            SCSI_NAME => return write!(f, "{}", trim_padding(&self.value).escape_ascii()),
             other => write!(f, "type{other}.")?,
         }
         self.value

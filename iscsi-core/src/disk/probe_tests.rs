@@ -249,6 +249,58 @@ fn a_thin_disk_tells_everything() {
     assert_eq!(facts.rotates, Some(false));
 }
 
+/// Answers of tgt 1.0.85 for a thin LUN of 64 MiB, as they were on the wire.
+fn tgt_disk() -> Unit {
+    let serial = [&[b' '; 30][..], b"beaf11"].concat();
+    let t10_name = [&[2, 1, 0, 0x24][..], b"IET     00010001", &[0; 20]].concat();
+    let naa_3 = [1, 3, 0, 8, 0x30, 0, 0, 1, 0, 0, 0, 1];
+    let naa_6 = [
+        1, 3, 0, 16, 0x60, 0, 0, 0, 0, 0, 0, 0, 0x0e, 0, 0, 0, 0, 1, 0, 1,
+    ];
+    let limits = [&[0, 0x80][..], &[0; 14], &[0xff; 8], &[0; 36]].concat();
+    let inquiry = b"\x00\x00\x05\x12\x3d\x00\x00\x02IET     VIRTUAL-DISK    0001";
+    let mut capacity_16 = capacity_16(0x1_ffff, 512, 0xc0);
+    capacity_16.data[13] = 3;
+    Unit {
+        inquiry: [
+            &inquiry[..],
+            &[0; 22],
+            &[0x04, 0xc0, 0x09, 0x60, 0x03, 0x00],
+        ]
+        .concat(),
+        pages: vec![
+            page(0x00, &[0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2]),
+            page(0x80, &serial),
+            page(0x83, &[&t10_name[..], &naa_3, &naa_6].concat()),
+            page(0xb0, &limits),
+            page(0xb1, &[0; 0x3c]),
+            page(0xb2, &[0, 0xe4, 2, 0]),
+        ],
+        capacity_16,
+        pending: [check((6, 0x29, 0x00))].into(),
+        ..Unit::disk()
+    }
+}
+
+#[test]
+fn a_lun_of_tgt_is_understood() {
+    let facts = tgt_disk().probe().unwrap();
+    assert_eq!(facts.capacity_bytes(), 64 << 20);
+    assert_eq!(facts.physical_block_exponent, 3);
+    assert_eq!(facts.identity.serial, b"beaf11");
+    assert_eq!(
+        facts.identity.to_string(),
+        "t10.IET     00010001, naa.3000000100000001, naa.60000000000000000e00000000010001"
+    );
+    let limits = BlockLimits {
+        max_unmap_blocks: Some(u32::MAX),
+        ..BlockLimits::default()
+    };
+    assert_eq!(facts.limits, limits);
+    assert!(facts.can_discard());
+    assert_eq!(facts.rotates, None);
+}
+
 #[test]
 fn an_old_disk_is_served_with_cautious_assumptions() {
     let facts = Unit::old_disk().probe().unwrap();

@@ -27,7 +27,7 @@ pub(super) fn at_most(data: &[u8], offset: usize, length: usize) -> &[u8] {
 }
 
 /// `text` without the blanks and NULs on both sides (targets pad left, right, or with NULs).
-pub(super) fn trim_padding(text: &[u8]) -> &[u8] {
+pub(crate) fn trim_padding(text: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !matches!(byte, b' ' | 0);
     let start = text.iter().position(is_text).unwrap_or(text.len());
     let end = text

@@ -7,7 +7,7 @@
 //!
 //! The standards are cited by the titles of their clauses: the numbers move between revisions.
 
-mod bytes;
+pub(crate) mod bytes;
 pub mod capacity;
 pub mod command;
 pub mod inquiry;
