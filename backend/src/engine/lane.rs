@@ -20,7 +20,7 @@ use super::message::{Connection, LaneEvent, LaneReports, LossReason, Message, re
 use super::reactor::{Reactor, Ready, Token};
 use super::ring::LaneRing;
 use super::transport::{Sink, is_worth_placing};
-use super::vectored::VectorRoom;
+use crate::raw_io::VectorRoom;
 use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
 use crate::device::request::Status;
 

@@ -13,14 +13,12 @@ pub(crate) mod message;
 mod reactor;
 mod ring;
 mod transport;
-mod vectored;
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use iscsi_core::disk::facts::LunFacts;
@@ -71,15 +69,22 @@ pub(crate) struct Engine {
 struct State {
     /// By lane index; an empty place is reused.
     lanes: Vec<Option<LaneHandle>>,
-    /// Which lane serves a ring.
-    lane_of_ring: HashMap<u16, usize>,
+    /// By ring index.
+    rings: HashMap<u16, RingPlace>,
     writeback: bool,
     closing: bool,
 }
 
 struct LaneHandle {
     mailbox: Arc<Mailbox<Message>>,
-    thread: JoinHandle<()>,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
+}
+
+/// Who serves a ring, and where it would go on if its lane had never touched it.
+struct RingPlace {
+    lane: usize,
+    next_avail: u16,
 }
 
 impl Engine {
@@ -112,7 +117,9 @@ impl Engine {
         let rings = rings.recv().unwrap_or_default();
         handle.mailbox.send(Message::Close);
         for ring in rings {
-            state.lane_of_ring.insert(ring.index, 0);
+            if let Some(place) = state.rings.get_mut(&ring.index) {
+                place.lane = 0;
+            }
             if let Some(Some(first)) = state.lanes.first() {
                 first.mailbox.send(Message::AdoptRing(Box::new(ring)));
             }
@@ -141,10 +148,9 @@ impl Engine {
         }
         let deadline = Instant::now() + DRAIN_LIMIT + LOGOUT_LIMIT;
         for lane in lanes {
-            // Bounded by the lane itself; a lane that fails to end must not keep the process.
-            while !lane.thread.is_finished() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            // The lane bounds itself; should it fail to end, it must not keep the process.
+            let limit = deadline.saturating_duration_since(Instant::now());
+            let _ = lane.ended.recv_timeout(limit + Duration::from_millis(100));
         }
     }
 
@@ -163,15 +169,19 @@ impl Engine {
             reports: self.config.reports.clone(),
         };
         let lane = Lane::new(config, Arc::clone(&mailbox))?;
+        let (end, ended) = sync_channel(0);
         let thread = std::thread::Builder::new().name(format!("lane-{index}"));
-        let thread = thread.spawn(move || lane.run())?;
-        Ok(LaneHandle { mailbox, thread })
+        thread.spawn(move || {
+            lane.run();
+            drop(end);
+        })?;
+        Ok(LaneHandle { mailbox, ended })
     }
 
     /// Which lane is to serve another ring: the one with the fewest, or a new one while the
     /// fewest is not none and there may be more.
     fn choose_lane(&self, state: &mut State) -> usize {
-        let load = |lane: usize| state.lane_of_ring.values().filter(|l| **l == lane).count();
+        let load = |lane: usize| state.rings.values().filter(|place| place.lane == lane).count();
         let present = state.lanes.iter().enumerate().filter(|(_, lane)| lane.is_some());
         let (least, rings) = present
             .map(|(index, _)| (index, load(index)))
@@ -199,7 +209,7 @@ impl Engine {
 
     fn tell_lane_of(&self, ring: u16, message: Message) {
         let state = self.state();
-        let lane = state.lane_of_ring.get(&ring).and_then(|lane| state.lanes.get(*lane));
+        let lane = state.rings.get(&ring).and_then(|place| state.lanes.get(place.lane));
         if let Some(Some(lane)) = lane {
             lane.mailbox.send(message);
         }
@@ -219,21 +229,21 @@ impl RingOwner for Engine {
             return;
         }
         let lane = self.choose_lane(&mut state);
-        state.lane_of_ring.insert(setup.index, lane);
+        state.rings.insert(setup.index, RingPlace { lane, next_avail: setup.next_avail });
         log::debug!("ring {} of {} entries is served by lane {lane}", setup.index, setup.size);
         if let Some(Some(lane)) = state.lanes.get(lane) {
             lane.mailbox.send(Message::StartRing(Box::new(setup)));
         }
     }
 
-    fn stop_ring(&self, index: u16) -> Option<u16> {
+    fn stop_ring(&self, index: u16) -> u16 {
         let (reply, next_avail) = sync_channel(1);
         self.tell_lane_of(index, Message::StopRing { index, reply });
         // The lane bounds the drain; the rest is for a machine that is busy.
         let limit = DRAIN_LIMIT + Duration::from_secs(1);
-        let next_avail = next_avail.recv_timeout(limit).ok();
-        self.state().lane_of_ring.remove(&index);
-        next_avail
+        let answer = next_avail.recv_timeout(limit).ok();
+        let place = self.state().rings.remove(&index);
+        answer.or(place.map(|place| place.next_avail)).unwrap_or(0)
     }
 
     fn set_call(&self, index: u16, call: Option<OwnedFd>) {

@@ -13,7 +13,7 @@ use iscsi_core::crc32c::Crc32c;
 use iscsi_core::session::{Placement, RequestTag, Transmit};
 
 use super::in_flight::InFlightTable;
-use super::vectored::{Vector, VectorRoom};
+use crate::raw_io::{Vector, VectorRoom};
 
 /// How much one receive can bring: several answers of 64 KiB, or hundreds of small ones.
 const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
@@ -42,10 +42,17 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Takes over a connected socket.
-    pub(crate) fn new(socket: TcpStream) -> io::Result<Self> {
+    /// Takes over a connected socket, and what has `arrived` on it already.
+    pub(crate) fn new(socket: TcpStream, arrived: &[u8]) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, output: SendQueue::default(), input: ReceiveBuffer::new() })
+        let mut input = ReceiveBuffer::new();
+        let free = input.free();
+        let Some(start) = free.get_mut(..arrived.len()) else {
+            return Err(io::Error::other("more arrived than a receive buffer holds"));
+        };
+        start.copy_from_slice(arrived);
+        input.filled(arrived.len());
+        Ok(Self { socket, output: SendQueue::default(), input })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

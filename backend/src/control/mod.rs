@@ -1,0 +1,93 @@
+//! The control plane: everything slow or rare, on one tokio runtime.
+//!
+//! Login, discovery and probe; the sessions of the lanes, made and made again; the front-ends'
+//! socket; signals. Nothing here is on the path of a request.
+
+mod commands;
+mod connect;
+mod discover;
+mod error;
+mod isid;
+mod login;
+mod probe;
+mod serve;
+mod sessions;
+mod socket;
+mod stream;
+
+use std::future::Future;
+
+use tokio::runtime::{Builder, Runtime};
+
+use self::error::ControlError;
+use crate::cli::Control;
+use crate::config::{DiscoverSettings, InitiatorSettings, ProbeSettings, ServeSettings};
+use crate::device::serial::device_id;
+use crate::exit::{ExitCode, Failure};
+use crate::portal::Portal;
+use crate::report::{DiscoveredPortal, GuestView, ProbeReport};
+
+/// The initiator behind the command line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Initiator;
+
+impl Control for Initiator {
+    fn discover(&self, settings: DiscoverSettings) -> Result<Vec<DiscoveredPortal>, Failure> {
+        Ok(runtime()?.block_on(discover::discover(&settings))?)
+    }
+
+    fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure> {
+        runtime()?.block_on(probe_report(&settings))
+    }
+
+    fn serve(&self, settings: ServeSettings) -> Result<(), Failure> {
+        serve::serve(settings)
+    }
+}
+
+async fn probe_report(settings: &ProbeSettings) -> Result<ProbeReport, Failure> {
+    let ProbeSettings { target: url, initiator } = settings;
+    let isid = isid::random_isid().map_err(ControlError::from)?;
+    let mut probed = probe::log_in_and_probe(url, initiator, isid, None).await?;
+    let address = probed.commands.address();
+    let report = ProbeReport {
+        portal: probed.commands.portal().clone(),
+        address: address.map_err(|error| Failure::new(ExitCode::Transport, error.to_string()))?,
+        redirects: probed.redirects,
+        initiator_name: initiator.name.clone(),
+        target: url.target.clone(),
+        lun: url.lun,
+        negotiated: probed.commands.session().negotiated().clone(),
+        guest: GuestView::of(&probed.facts, &device_id(&probed.facts, None)),
+        luns: probed.luns.iter().map(|lun| lun.number()).collect(),
+        facts: probed.facts,
+    };
+    // All that was asked for is known: a target that does not answer a logout is no failure.
+    let limited = probed.commands.log_out();
+    if tokio::time::timeout(crate::engine::LOGOUT_LIMIT, limited).await.is_err() {
+        log::debug!("{} did not answer the logout in time", report.portal);
+    }
+    Ok(report)
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(ExitCode::Other, format!("cannot start: {error}")))
+}
+
+/// The login time-out: it covers everything from connect to the last answer.
+async fn time_limit<T>(
+    portal: &Portal,
+    initiator: &InitiatorSettings,
+    during: &'static str,
+    work: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ControlError> {
+    let limit = initiator.login_timeout;
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(ControlError::Timeout { portal: portal.clone(), during, limit }),
+    }
+}

@@ -1,0 +1,108 @@
+//! Logging in to a LUN and finding out what it is.
+
+use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::probe::{Probe, ProbeStep};
+use iscsi_core::login::settings::Isid;
+use iscsi_core::scsi::command::ScsiAnswer;
+use iscsi_core::scsi::lun::{Lun, LunAddress};
+use iscsi_core::scsi::report_luns::{self, FIRST_LENGTH_BYTES, MAX_LENGTH_BYTES};
+use iscsi_core::scsi::status::ScsiStatus;
+
+use super::commands::Commands;
+use super::error::ControlError;
+use super::login::{LoggedIn, LoginRequest, log_in};
+use super::time_limit;
+use crate::config::InitiatorSettings;
+use crate::portal::Portal;
+use crate::url::TargetUrl;
+
+/// A session on which a LUN was probed.
+pub(super) struct Probed {
+    pub(super) commands: Commands,
+    pub(super) facts: LunFacts,
+    /// The LUN field that reaches it.
+    pub(super) lun: u64,
+    /// What REPORT LUNS told, empty when the target refused it.
+    pub(super) luns: Vec<Lun>,
+    /// The portals that sent us on.
+    pub(super) redirects: Vec<Portal>,
+}
+
+/// Logs in and probes, all within the login time-out.
+pub(super) async fn log_in_and_probe(
+    url: &TargetUrl,
+    initiator: &InitiatorSettings,
+    isid: Isid,
+    portal_group_tag: Option<u16>,
+) -> Result<Probed, ControlError> {
+    let request = LoginRequest {
+        portal: &url.portal,
+        target: Some(&url.target),
+        initiator,
+        isid,
+        portal_group_tag,
+    };
+    time_limit(&url.portal, initiator, "during login and probe", async {
+        let logged_in = log_in(request).await?;
+        probe(url, logged_in).await
+    })
+    .await
+}
+
+async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlError> {
+    let redirects = logged_in.redirects.clone();
+    let mut commands = Commands::new(logged_in);
+    let reported = report_luns(&mut commands).await?;
+    let lun = lun_field(url.lun, &reported);
+    let mut probe = Probe::new();
+    let facts = loop {
+        match probe.next() {
+            ProbeStep::Done(facts) => break facts,
+            ProbeStep::Run(command) => {
+                let answer = commands.run(lun, command).await?;
+                let status = answer.outcome.scsi_status();
+                let sense = answer.outcome.sense;
+                let answer = ScsiAnswer { status, sense: sense.as_bytes(), data: &answer.data };
+                probe.answer(answer).map_err(|error| ControlError::Probe {
+                    portal: url.portal.clone(),
+                    target: url.target.to_string(),
+                    lun: url.lun,
+                    error,
+                })?;
+            }
+        }
+    };
+    let luns = reported.into_iter().filter_map(LunAddress::lun).collect();
+    Ok(Probed { commands, facts, lun, luns, redirects })
+}
+
+/// The LUN field: in the format in which the target itself reports the LUN, else in the usual one.
+fn lun_field(number: u16, reported: &[LunAddress]) -> u64 {
+    let own = reported.iter().find(|address| {
+        address.lun().is_some_and(|lun| lun.number() == number)
+    });
+    let usual = Lun::new(number).unwrap_or(Lun::ZERO).address();
+    own.copied().unwrap_or(usual).to_u64()
+}
+
+/// What the target says it has; nothing when it does not say. A unit attention is no answer, so
+/// the question is asked a few times.
+async fn report_luns(commands: &mut Commands) -> Result<Vec<LunAddress>, ControlError> {
+    const TRIES: u32 = 4;
+    let mut length_bytes = FIRST_LENGTH_BYTES;
+    for _ in 0..TRIES {
+        let command = report_luns::command(length_bytes);
+        let answer = commands.run(Lun::ZERO.address().to_u64(), command).await?;
+        if !ScsiStatus(answer.outcome.scsi_status()).is_success() {
+            continue;
+        }
+        let Ok(list) = report_luns::parse(&answer.data) else {
+            break;
+        };
+        if list.whole_length_bytes <= length_bytes || length_bytes == MAX_LENGTH_BYTES {
+            return Ok(list.luns);
+        }
+        length_bytes = list.whole_length_bytes;
+    }
+    Ok(Vec::new())
+}

@@ -1,0 +1,309 @@
+//! Serving: from the command line to a socket with a disk behind it, and to the end.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use iscsi_core::disk::facts::LunFacts;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::JoinHandle;
+
+use super::error::ControlError;
+use super::isid::SessionNames;
+use super::probe::{Probed, log_in_and_probe};
+use super::sessions::{Sessions, keep, start_pauses};
+use super::socket::{self, Inherited, PathLock, has_hung_up};
+use crate::config::{DiskSettings, ServeSettings, ServedDisk, SocketSettings};
+use crate::device::backend::{BlockDevice, DeviceSettings};
+use crate::device::channel::serve_front_end;
+use crate::device::serial::device_id;
+use crate::engine::{Engine, EngineConfig};
+use crate::exit::{ExitCode, Failure};
+use crate::raw_io::inherited_fd;
+
+/// Serves until SIGTERM or SIGINT, or until the one front-end of a connected socket has gone.
+pub(super) fn serve(settings: ServeSettings) -> Result<(), Failure> {
+    let mut disks = settings.disks.into_iter();
+    let (Some(ServedDisk { disk, socket }), None) = (disks.next(), disks.next()) else {
+        return Err(Failure::usage("this version serves exactly one disk"));
+    };
+    // Before the runtime opens descriptors of its own.
+    let place = Place::claim(socket, &disk)?;
+    let runtime = super::runtime()?;
+    let result = runtime.block_on(serve_disk(disk, place));
+    // Logins in progress are of no use any more.
+    runtime.shutdown_background();
+    result
+}
+
+/// Where front-ends come from, before anything is bound.
+struct Place {
+    door: Door,
+    /// What names the disk on this machine.
+    name: Vec<u8>,
+    _lock: Option<PathLock>,
+}
+
+enum Door {
+    Path(crate::config::SocketPathSettings),
+    Inherited(Inherited),
+}
+
+impl Place {
+    /// Refuses a path with a live owner before any login.
+    fn claim(socket: SocketSettings, disk: &DiskSettings) -> Result<Self, Failure> {
+        match socket {
+            SocketSettings::Path(settings) => {
+                let path = absolute(settings.path.as_path())?;
+                let lock = PathLock::acquire(settings.path.as_path())?;
+                let name = path.as_os_str().as_encoded_bytes().to_vec();
+                Ok(Self { door: Door::Path(settings), name, _lock: Some(lock) })
+            }
+            SocketSettings::Fd(number) => {
+                let fd: OwnedFd = inherited_fd(number)
+                    .map_err(|error| Failure::usage(format!("--fd {number}: {error}")))?;
+                let inherited = socket::inherited(number, fd)?;
+                let name = inherited.name().unwrap_or_else(|| disk.target.to_string().into_bytes());
+                Ok(Self { door: Door::Inherited(inherited), name, _lock: None })
+            }
+        }
+    }
+}
+
+fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::access(format!("{}: {error}", path.display())))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let failed = |error| Failure::new(ExitCode::Other, format!("cannot watch signals: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+async fn serve_disk(disk: DiskSettings, place: Place) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let names = SessionNames::new(&place.name, &disk.target.target, disk.target.lun);
+    let first = tokio::select! {
+        first = first_session(&disk, &names) => first?,
+        name = signals.wait() => {
+            log::info!("{name} before the disk was there: ending");
+            return Ok(());
+        }
+    };
+    let (engine, device) = start(&disk, names, first)?;
+    let served = serve_place(&disk, &place.door, &engine, &device, &mut signals).await;
+    if let Door::Path(settings) = &place.door {
+        // Ours by the lock; nobody is to find a door without a house behind it.
+        let _ = std::fs::remove_file(settings.path.as_path());
+    }
+    let closed = tokio::task::spawn_blocking(move || engine.close()).await;
+    served.and(closed.map_err(|error| Failure::new(ExitCode::Other, error.to_string())))
+}
+
+/// The session that the disk starts with.
+async fn first_session(disk: &DiskSettings, names: &SessionNames) -> Result<Probed, ControlError> {
+    let attempt = || log_in_and_probe(&disk.target, &disk.initiator, names.isid(0), None);
+    let mut error = match attempt().await {
+        Ok(probed) => return Ok(probed),
+        Err(error) if !disk.wait_for_target => return Err(error),
+        Err(error) => error,
+    };
+    log::warn!("{error}; waiting for the target");
+    for pause in start_pauses() {
+        tokio::time::sleep(pause).await;
+        match attempt().await {
+            Ok(probed) => return Ok(probed),
+            Err(again) => {
+                log::debug!("{again}");
+                error = again;
+            }
+        }
+    }
+    Err(error)
+}
+
+/// Engine, sessions and device of a disk whose first session is there.
+fn start(
+    disk: &DiskSettings,
+    names: SessionNames,
+    first: Probed,
+) -> Result<(Arc<Engine>, Arc<BlockDevice>), Failure> {
+    let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
+    let facts = LunFacts {
+        write_protected: first.facts.write_protected || disk.read_only,
+        ..first.facts.clone()
+    };
+    let (reports, events) = unbounded_channel();
+    let config = EngineConfig {
+        facts: facts.clone(),
+        lun: first.lun,
+        device_id: device_id(&facts, disk.serial.as_ref()),
+        max_lanes: usize::from(disk.sessions),
+        reports,
+    };
+    let negotiated = first.commands.session().negotiated();
+    let sessions = Sessions {
+        disk: disk.clone(),
+        names,
+        facts: first.facts.clone(),
+        portal_group_tag: negotiated.target_portal_group_tag,
+    };
+    let connection = first.commands.into_connection().map_err(failed)?;
+    let engine = Engine::start(config, connection).map_err(failed)?;
+    tokio::spawn(keep(Arc::new(sessions), Arc::clone(&engine), events));
+    let settings = DeviceSettings {
+        num_queues: disk.num_queues,
+        queue_size: disk.queue_size.get(),
+        read_only: disk.read_only,
+    };
+    let owner = Arc::clone(&engine);
+    Ok((engine, Arc::new(BlockDevice::new(facts, settings, owner))))
+}
+
+async fn serve_place(
+    disk: &DiskSettings,
+    door: &Door,
+    engine: &Arc<Engine>,
+    device: &Arc<BlockDevice>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
+    match door {
+        Door::Inherited(Inherited::Connected(stream)) => {
+            let stream = nonblocking_stream(stream).map_err(failed)?;
+            log::info!("serving {} to one front-end", disk.target);
+            serve_one(stream, engine, device, signals).await;
+            Ok(())
+        }
+        Door::Inherited(Inherited::Listening(listener)) => {
+            let listener = listener.try_clone().map_err(failed)?;
+            log::info!("serving {} on an inherited socket", disk.target);
+            serve_listener(listener, engine, device, signals).await
+        }
+        Door::Path(settings) => {
+            let listener = socket::bind(settings)?;
+            log::info!("serving {} on {}", disk.target, settings.path.as_path().display());
+            serve_listener(listener, engine, device, signals).await
+        }
+    }
+}
+
+fn nonblocking_stream(stream: &StdStream) -> std::io::Result<UnixStream> {
+    let stream = stream.try_clone()?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+async fn serve_one(
+    stream: UnixStream,
+    engine: &Arc<Engine>,
+    device: &Arc<BlockDevice>,
+    signals: &mut Signals,
+) {
+    let front_end = serve_front_end(stream, Arc::clone(device));
+    tokio::select! {
+        result = front_end => {
+            if let Err(error) = result {
+                log::warn!("front-end: {error}");
+            }
+        }
+        name = signals.wait() => log::info!("{name}: ending"),
+    }
+    engine.front_end_gone();
+}
+
+/// A front-end that is being served.
+struct Present {
+    /// A second handle on its connection, to see whether it has hung up.
+    watch: OwnedFd,
+    task: JoinHandle<()>,
+}
+
+impl Present {
+    fn start(stream: UnixStream, engine: &Arc<Engine>, device: &Arc<BlockDevice>) -> Option<Self> {
+        let watch = rustix::io::dup(&stream).ok()?;
+        let (engine, device) = (Arc::clone(engine), Arc::clone(device));
+        let task = tokio::spawn(async move {
+            log::info!("a front-end has connected");
+            match serve_front_end(stream, device).await {
+                Ok(()) => log::info!("the front-end has gone"),
+                Err(error) => log::warn!("the front-end's connection is closed: {error}"),
+            }
+            engine.front_end_gone();
+        });
+        Some(Self { watch, task })
+    }
+}
+
+/// One front-end at a time: the next one is taken when the former has gone, one that comes while
+/// another is there is closed.
+async fn serve_listener(
+    listener: StdListener,
+    engine: &Arc<Engine>,
+    device: &Arc<BlockDevice>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = UnixListener::from_std(listener).map_err(failed)?;
+    let mut present: Option<Present> = None;
+    // One that came while the former was leaving.
+    let mut next: Option<UnixStream> = None;
+    loop {
+        if present.is_none()
+            && let Some(stream) = next.take()
+        {
+            present = Present::start(stream, engine, device);
+        }
+        tokio::select! {
+            name = signals.wait() => {
+                log::info!("{name}: ending");
+                return Ok(());
+            }
+            () = ended(&mut present) => present = None,
+            accepted = listener.accept(), if next.is_none() => match accepted {
+                Ok((stream, _)) => match &present {
+                    Some(present) if !has_hung_up(&present.watch) => {
+                        log::warn!("a second front-end is refused while one is connected");
+                    }
+                    _ => next = Some(stream),
+                },
+                Err(error) => {
+                    log::error!("cannot accept a front-end: {error}");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+/// When the present front-end is served to its end; never when there is none.
+async fn ended(present: &mut Option<Present>) {
+    match present {
+        Some(present) => {
+            let _ = (&mut present.task).await;
+        }
+        None => std::future::pending().await,
+    }
+}

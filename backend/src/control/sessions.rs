@@ -1,0 +1,141 @@
+//! The sessions of a disk's lanes: made when wanted, made again when lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::login::settings::Isid;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::error::ControlError;
+use super::isid::SessionNames;
+use super::probe::{Probed, log_in_and_probe};
+use crate::config::DiskSettings;
+use crate::engine::{Engine, LaneEvent, LossReason};
+
+/// The pause before the second try of a login; the first one comes at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause between tries.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What every login of the disk's sessions needs.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub(super) disk: DiskSettings,
+    pub(super) names: SessionNames,
+    /// What the first login found: every later one has to find the same disk.
+    pub(super) facts: LunFacts,
+    pub(super) portal_group_tag: Option<u16>,
+}
+
+/// Serves the lanes' wishes until the engine is gone.
+pub(super) async fn keep(
+    sessions: Arc<Sessions>,
+    engine: Arc<Engine>,
+    mut events: UnboundedReceiver<LaneEvent>,
+) {
+    while let Some(event) = events.recv().await {
+        let (sessions, engine) = (Arc::clone(&sessions), Arc::clone(&engine));
+        tokio::spawn(async move {
+            match event {
+                LaneEvent::SessionWanted { lane } => sessions.open(&engine, lane).await,
+                LaneEvent::SessionLost { lane, reason } => {
+                    sessions.reopen(&engine, lane, &reason).await;
+                }
+            }
+        });
+    }
+}
+
+impl Sessions {
+    /// A lane's first session. When the target refuses it, the rings share the first lane's.
+    async fn open(&self, engine: &Engine, lane: usize) {
+        match self.connect(engine, lane).await {
+            Ok(()) => log::info!("session {lane} of {} is up", self.disk.target),
+            Err(error) if error.is_refusal() => {
+                log::info!(
+                    "{} grants no session {lane}, its queues share the first one: {error}",
+                    self.disk.target
+                );
+                engine.merge(lane);
+            }
+            Err(error) => self.retry(engine, lane, &error).await,
+        }
+    }
+
+    /// A session was lost: the same one is made again, for as long as it takes.
+    async fn reopen(&self, engine: &Engine, lane: usize, reason: &LossReason) {
+        log::warn!("session {lane} of {} is lost: {reason}; logging in again", self.disk.target);
+        let time2wait = Duration::from_secs(reason.time2wait_s().into());
+        tokio::time::sleep(time2wait.min(LAST_PAUSE)).await;
+        match self.connect(engine, lane).await {
+            Ok(()) => log::info!("session {lane} of {} is up again", self.disk.target),
+            Err(error) => self.retry(engine, lane, &error).await,
+        }
+    }
+
+    /// Waiting is in the log once, each further try only for those who debug.
+    async fn retry(&self, engine: &Engine, lane: usize, error: &ControlError) {
+        log::warn!("session {lane}: {error}; requests wait until the target is back");
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::time::sleep(with_jitter(pause)).await;
+            match self.connect(engine, lane).await {
+                Ok(()) => break,
+                Err(error) => log::debug!("session {lane}: {error}"),
+            }
+            pause = LAST_PAUSE.min(pause * 2);
+        }
+        log::info!("session {lane} of {} is up again", self.disk.target);
+    }
+
+    async fn connect(&self, engine: &Engine, lane: usize) -> Result<(), ControlError> {
+        let probed = self.log_in(self.names.isid(lane)).await?;
+        self.check_identity(&probed)?;
+        let portal = probed.commands.portal().clone();
+        let connection = probed.commands.into_connection().map_err(|error| ControlError::Io {
+            portal,
+            during: "while it was handed over",
+            error,
+        })?;
+        engine.connect(lane, connection);
+        Ok(())
+    }
+
+    async fn log_in(&self, isid: Isid) -> Result<Probed, ControlError> {
+        let DiskSettings { target, initiator, .. } = &self.disk;
+        log_in_and_probe(target, initiator, isid, self.portal_group_tag).await
+    }
+
+    /// Bytes must never go to the wrong disk: another identity, or fewer blocks, is refused.
+    fn check_identity(&self, probed: &Probed) -> Result<(), ControlError> {
+        let (expected, found) = (&self.facts, &probed.facts);
+        let is_same = expected.identity.same_disk(&found.identity);
+        if is_same && found.capacity_blocks >= expected.capacity_blocks {
+            return Ok(());
+        }
+        let describe = |facts: &LunFacts| {
+            format!("{} with {} blocks", facts.identity, facts.capacity_blocks)
+        };
+        Err(ControlError::IdentityChanged {
+            portal: probed.commands.portal().clone(),
+            target: self.disk.target.target.to_string(),
+            lun: self.disk.target.lun,
+            expected: describe(expected),
+            found: describe(found),
+        })
+    }
+}
+
+/// Between the half and the whole of `pause`, so that many hosts do not come back at once.
+fn with_jitter(pause: Duration) -> Duration {
+    let part = getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX));
+    pause.mul_f64(0.5 + part / 2.0)
+}
+
+/// The pauses between tries at the start of the process, with `--wait-for-target`.
+pub(super) fn start_pauses() -> impl Iterator<Item = Duration> {
+    std::iter::successors(Some(FIRST_PAUSE), |pause| Some(LAST_PAUSE.min(*pause * 2)))
+        .map(with_jitter)
+}

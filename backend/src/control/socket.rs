@@ -1,0 +1,147 @@
+//! The socket that front-ends connect to: whose it is, how it is bound, what was inherited.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode};
+use rustix::net::sockopt::{socket_acceptconn, socket_type};
+use rustix::net::{AddressFamily, SocketType};
+
+use crate::config::SocketPathSettings;
+use crate::exit::{ExitCode, Failure};
+
+/// The right to serve at a path: a locked file beside the socket. The kernel lets go of it when
+/// the process ends, however it ends. The file itself stays, for removing it would race with the
+/// next owner.
+#[derive(Debug)]
+pub(super) struct PathLock(#[expect(dead_code, reason = "held, not used")] File);
+
+impl PathLock {
+    /// # Errors
+    /// When another process has it, or the directory does not let us.
+    pub(super) fn acquire(path: &Path) -> Result<Self, Failure> {
+        let lock_path = beside(path, ".lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|error| {
+                Failure::access(format!(
+                    "cannot create {}: {error}; the directory of the socket must exist and be \
+                     writable for this user",
+                    lock_path.display()
+                ))
+            })?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::access(format!(
+                "{} is served by another process already (it holds {}); end that one or choose \
+                 another path",
+                path.display(),
+                lock_path.display()
+            ))),
+            Err(error) => {
+                Err(Failure::access(format!("cannot lock {}: {error}", lock_path.display())))
+            }
+        }
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Binds the socket in place of a stale one. To be called by the owner of the path's lock.
+pub(super) fn bind(settings: &SocketPathSettings) -> Result<UnixListener, Failure> {
+    let path = settings.path.as_path();
+    let failed = |what: &str, error: io::Error| {
+        Failure::access(format!("cannot {what} the socket {}: {error}", path.display()))
+    };
+    remove_stale(path).map_err(|error| failed("replace", error))?;
+    // Nobody may connect before mode and group are right.
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o777));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(umask);
+    let listener = listener.map_err(|error| failed("bind", error))?;
+    if let Some(group_id) = settings.group_id {
+        std::os::unix::fs::chown(path, None, Some(group_id))
+            .map_err(|error| failed("set the group of", error))?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(settings.mode))
+        .map_err(|error| failed("set the mode of", error))?;
+    Ok(listener)
+}
+
+/// Removes what a former owner left, and nothing but a socket.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file that is no socket",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What `--fd` names.
+#[derive(Debug)]
+pub(super) enum Inherited {
+    /// A listening socket: front-ends come and go.
+    Listening(UnixListener),
+    /// A connected one: one front-end, then the end.
+    Connected(UnixStream),
+}
+
+/// Finds out what kind of socket `fd` is.
+pub(super) fn inherited(number: i32, fd: OwnedFd) -> Result<Inherited, Failure> {
+    let wrong = |what: &str| {
+        Failure::new(
+            ExitCode::Usage,
+            format!("--fd {number} is {what}; it must be a UNIX stream socket"),
+        )
+    };
+    let kind = socket_type(&fd).map_err(|_| wrong("no socket"))?;
+    let address = rustix::net::getsockname(&fd).map_err(|_| wrong("no socket"))?;
+    if kind != SocketType::STREAM || address.address_family() != AddressFamily::UNIX {
+        return Err(wrong("a socket of another kind"));
+    }
+    let is_listening = socket_acceptconn(&fd).map_err(|_| wrong("a socket of another kind"))?;
+    Ok(if is_listening {
+        Inherited::Listening(fd.into())
+    } else {
+        Inherited::Connected(fd.into())
+    })
+}
+
+impl Inherited {
+    /// What names the disk on this machine across restarts: the path that the socket is bound
+    /// to, when there is one.
+    pub(super) fn name(&self) -> Option<Vec<u8>> {
+        let address = match self {
+            Self::Listening(listener) => listener.local_addr(),
+            Self::Connected(stream) => stream.local_addr(),
+        };
+        let path = address.ok()?.as_pathname()?.as_os_str().as_encoded_bytes().to_vec();
+        Some(path)
+    }
+}
+
+/// Whether the other side of a connection has closed it.
+pub(super) fn has_hung_up(stream: &impl AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+    let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let polled = poll(&mut fds, Some(&none));
+    let [fd] = &fds;
+    polled.is_ok() && fd.revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}
