@@ -1,0 +1,23 @@
+//! The vhost-user side: what the front-end and the guest's driver see.
+//!
+//! [`serve_front_end`] runs one front-end's connection. The rings it sets up go to the
+//! [`RingOwner`], who serves them with [`SplitQueue`] and [`RequestParser`].
+
+pub mod backend;
+pub mod channel;
+pub mod config_space;
+pub mod features;
+mod message;
+pub mod queue;
+pub mod request;
+pub mod rings;
+#[cfg(test)]
+mod test_owner;
+#[cfg(test)]
+mod test_ring;
+
+pub use backend::{BlockDevice, DeviceSettings};
+pub use channel::{ChannelError, serve_front_end};
+pub use queue::{QueueError, SplitQueue};
+pub use request::{Malformed, ParsedRequest, Range, RequestKind, RequestParser, Status};
+pub use rings::{RingOwner, RingSetup};
