@@ -237,31 +237,26 @@ impl GuestBuffers {
             address: address.0,
             length_bytes: length_bytes.into(),
         };
-        let memory = self.memory.clone().ok_or(outside)?;
+        let memory = self.memory.as_ref().ok_or(outside)?;
         let mut at = address.0;
         let mut remaining_bytes = u64::from(length_bytes);
         while remaining_bytes > 0 {
-            let (pointer, run_bytes) =
-                first_run(&memory, GuestAddress(at), remaining_bytes).ok_or(outside)?;
-            self.push_run(pointer, run_bytes)?;
-            remaining_bytes -= run_bytes as u64;
-            if remaining_bytes > 0 {
-                at = at.checked_add(run_bytes as u64).ok_or(outside)?;
+            if self.segments.len() >= MAX_SEGMENTS {
+                return Err(GuestMemoryError::TooManySegments);
             }
+            let (pointer, length_bytes) =
+                first_run(memory, GuestAddress(at), remaining_bytes).ok_or(outside)?;
+            self.segments.push(Segment {
+                pointer,
+                length_bytes,
+                start: self.length_bytes,
+            });
+            let run_bytes = length_bytes as u64;
+            self.length_bytes += run_bytes;
+            remaining_bytes -= run_bytes;
+            // Beyond the last address there is no region: found out above, if more is wanted.
+            at = at.saturating_add(run_bytes);
         }
-        Ok(())
-    }
-
-    fn push_run(&mut self, pointer: *mut u8, length_bytes: usize) -> Result<(), GuestMemoryError> {
-        if self.segments.len() >= MAX_SEGMENTS {
-            return Err(GuestMemoryError::TooManySegments);
-        }
-        self.segments.push(Segment {
-            pointer,
-            length_bytes,
-            start: self.length_bytes,
-        });
-        self.length_bytes += length_bytes as u64;
         Ok(())
     }
 

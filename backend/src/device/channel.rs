@@ -55,44 +55,61 @@ pub async fn serve_front_end(
     stream: UnixStream,
     device: Arc<BlockDevice>,
 ) -> Result<(), ChannelError> {
-    let connection = Connection::new(device);
-    let (mut served, inner) = Served::start(connection)?;
-    let ended = tokio::select! {
-        ended = pass_requests(&stream, &inner) => ended,
-        ended = pass_replies(&inner, &stream) => ended,
+    let (mut served, inner) = Served::start(Connection::new(device))?;
+    let passed = tokio::select! {
+        passed = pass_requests(&stream, &inner) => passed,
+        () = pass_replies(&inner, &stream) => Ok(()),
     };
     drop((stream, inner));
     let daemon = tokio::task::spawn_blocking(move || served.end()).await;
-    match (ended, daemon) {
-        (Ok(End::FrontEnd), _) => Ok(()),
-        (Ok(End::Daemon), Ok(Err(error))) => Err(ChannelError::Refused(error)),
-        (Ok(End::Daemon), Ok(Ok(()))) => Ok(()),
-        (Ok(End::Daemon), Err(error)) => Err(ChannelError::Start(io::Error::other(error))),
-        (Err(error), _) => Err(error.into()),
+    passed?;
+    match daemon {
+        Ok(Err(error)) if !is_departure(&error) => Err(ChannelError::Refused(error)),
+        _ => Ok(()),
     }
 }
 
-/// Who closed first.
-enum End {
-    FrontEnd,
-    Daemon,
-}
-
-async fn pass_requests(front_end: &UnixStream, daemon: &UnixStream) -> Result<End, MessageError> {
-    while let Some(request) = Message::receive(front_end).await? {
+/// Passes requests on until either side closes.
+async fn pass_requests(front_end: &UnixStream, daemon: &UnixStream) -> Result<(), MessageError> {
+    loop {
+        let request = match Message::receive(front_end).await {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(()),
+            // Killed, with a reply unread.
+            Err(MessageError::Socket(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         request.check_request()?;
         if request.send(daemon).await.is_err() {
-            return Ok(End::Daemon);
+            return Ok(());
         }
     }
-    Ok(End::FrontEnd)
 }
 
-async fn pass_replies(daemon: &UnixStream, front_end: &UnixStream) -> Result<End, MessageError> {
+/// Passes replies on until either side closes. The daemon closes when it refuses a request, and
+/// [`Served::end`] has the reason.
+async fn pass_replies(daemon: &UnixStream, front_end: &UnixStream) {
     while let Ok(Some(reply)) = Message::receive(daemon).await {
-        reply.send(front_end).await?;
+        if reply.send(front_end).await.is_err() {
+            return;
+        }
     }
-    Ok(End::Daemon)
+}
+
+/// Whether the daemon ended because we closed our end of its connection.
+fn is_departure(error: &vhost_user_backend::Error) -> bool {
+    use vhost::vhost_user::Error as VhostUserError;
+    use vhost_user_backend::Error::HandleRequest;
+    matches!(
+        error,
+        HandleRequest(
+            VhostUserError::Disconnected
+                | VhostUserError::PartialMessage
+                | VhostUserError::SocketBroken(_)
+        )
+    )
 }
 
 /// A running daemon and its rings, which end with it.
@@ -121,13 +138,13 @@ impl Served {
         Ok((served, inner))
     }
 
-    /// Ends the daemon's thread, then takes back the rings: in this order, since the thread could
-    /// start them again. Returns how the daemon ended.
+    /// Waits for the daemon's thread, which ends when our end of its connection is closed, then
+    /// takes back the rings: in this order, since the thread could start them again. Returns how
+    /// the daemon ended.
     fn end(&mut self) -> Result<(), vhost_user_backend::Error> {
         let Some(mut daemon) = self.daemon.take() else {
             return Ok(());
         };
-        daemon.request_shutdown();
         let result = daemon.wait();
         self.connection.end();
         result
@@ -137,6 +154,9 @@ impl Served {
 impl Drop for Served {
     /// Only has something to do when the serving future was dropped half-way.
     fn drop(&mut self) {
+        if let Some(daemon) = &self.daemon {
+            daemon.request_shutdown();
+        }
         if let Err(error) = self.end() {
             log::debug!("the daemon of a dropped connection ended: {error}");
         }
@@ -173,4 +193,18 @@ fn private_connection() -> io::Result<(UnixListener, BlockingStream)> {
     Err(io::Error::other(
         "another process keeps connecting to our private socket",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_a_second_connection_out_of_the_private_listener() {
+        let (listener, _stream) = private_connection().unwrap();
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let second = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let result = connect(&second, &getsockname(&listener).unwrap());
+        assert_eq!(result, Err(rustix::io::Errno::AGAIN));
+    }
 }

@@ -80,7 +80,6 @@ pub fn config_space(
     writeback: bool,
 ) -> [u8; CONFIG_SPACE_BYTES] {
     let limits = limits(facts);
-    let max_ranges = MAX_RANGES as u32;
     let may_unmap = facts.provisioning.thin && facts.provisioning.write_same_unmap;
     let mut space = Writer {
         bytes: [0; CONFIG_SPACE_BYTES],
@@ -100,10 +99,10 @@ pub fn config_space(
     space.put(WRITEBACK_OFFSET, &[u8::from(writeback)]);
     space.put(34, &settings.num_queues.to_le_bytes());
     space.put(36, &limits.max_discard_sectors.to_le_bytes());
-    space.put(40, &max_ranges.to_le_bytes());
+    space.put(40, &MAX_RANGES.to_le_bytes());
     space.put(44, &limits.discard_sector_alignment.to_le_bytes());
     space.put(48, &limits.max_write_zeroes_sectors.to_le_bytes());
-    space.put(52, &max_ranges.to_le_bytes());
+    space.put(52, &MAX_RANGES.to_le_bytes());
     space.put(56, &[u8::from(may_unmap)]);
     space.bytes
 }

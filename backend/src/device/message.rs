@@ -322,7 +322,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     fn message(code: u32, body: &[u8], files: Vec<OwnedFd>) -> Message {
-        let header = [code, 1, body.len() as u32].map(u32::to_ne_bytes);
+        let header = [code, 1, u32::try_from(body.len()).unwrap()].map(u32::to_ne_bytes);
         Message {
             bytes: [header.as_flattened(), body].concat(),
             files,

@@ -5,6 +5,8 @@
 
 pub mod backend;
 pub mod channel;
+#[cfg(test)]
+mod channel_tests;
 pub mod config_space;
 pub mod features;
 mod message;

@@ -21,7 +21,7 @@ use super::queue::{MAX_QUEUE_SIZE, SplitQueue};
 use crate::guest_memory::{GuestBuffers, GuestMemory, GuestMemoryError};
 
 /// The header: type, reserved, sector.
-const HEADER_BYTES: usize = 16;
+const HEADER_BYTES: u32 = 16;
 const DESCRIPTOR_BYTES: u32 = 16;
 /// One segment of a discard or write zeroes request: sector, number of sectors, flags.
 const RANGE_BYTES: usize = 16;
@@ -29,7 +29,7 @@ const RANGE_BYTES: usize = 16;
 /// The most segments of one discard or write zeroes request: `max_discard_seg` and
 /// `max_write_zeroes_seg` of the configuration space. Each becomes a command of its own, so a
 /// larger number would only save virtio requests; 32 lets fstrim merge and bounds a request.
-pub const MAX_RANGES: usize = 32;
+pub const MAX_RANGES: u32 = 32;
 
 /// The status of a request (virtio 1.2 section 5.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -393,7 +393,7 @@ impl RequestParser {
         }
         let length_bytes = table.len();
         let entries = length_bytes / DESCRIPTOR_BYTES;
-        if length_bytes % DESCRIPTOR_BYTES != 0
+        if !length_bytes.is_multiple_of(DESCRIPTOR_BYTES)
             || entries == 0
             || entries > u32::from(MAX_QUEUE_SIZE)
         {
@@ -454,10 +454,10 @@ impl RequestParser {
     /// The type and the sector, from the first 16 readable bytes.
     fn read_header(&self, memory: &GuestMemory) -> Result<(u32, u64), Reason> {
         let length_bytes = self.readable.length_bytes;
-        if length_bytes < HEADER_BYTES as u64 {
+        if length_bytes < u64::from(HEADER_BYTES) {
             return Err(Reason::HeaderShort { length_bytes });
         }
-        let mut header = [0; HEADER_BYTES];
+        let mut header = [0; HEADER_BYTES as usize];
         let mut rest = header.as_mut_slice();
         for span in &self.readable.list {
             let (piece, tail) = rest.split_at_mut(rest.len().min(span.length_bytes as usize));
@@ -475,7 +475,7 @@ impl RequestParser {
     fn data_out_bytes(&self) -> u64 {
         self.readable
             .length_bytes
-            .saturating_sub(HEADER_BYTES as u64)
+            .saturating_sub(u64::from(HEADER_BYTES))
     }
 
     fn take_read(&self, request: &mut ParsedRequest) -> Result<(), Reason> {
@@ -493,8 +493,7 @@ impl RequestParser {
             return Err(Reason::WrongDirection);
         }
         request.data_length_bytes = check_data_length(self.data_out_bytes())?;
-        self.readable
-            .resolve(HEADER_BYTES as u32, &mut request.buffers)
+        self.readable.resolve(HEADER_BYTES, &mut request.buffers)
     }
 
     /// The specification wants 20 bytes. A shorter buffer gets as much of the serial as fits, as
@@ -518,14 +517,13 @@ impl RequestParser {
             return Err(Reason::WrongDirection);
         }
         let length_bytes = self.data_out_bytes();
-        let mut bytes = [0; RANGE_BYTES * MAX_RANGES];
+        let mut bytes = [0; RANGE_BYTES * MAX_RANGES as usize];
         let segments = usize::try_from(length_bytes)
             .ok()
             .and_then(|length_bytes| bytes.get_mut(..length_bytes))
             .filter(|bytes| !bytes.is_empty() && bytes.len() % RANGE_BYTES == 0)
             .ok_or(Reason::RangesLength { length_bytes })?;
-        self.readable
-            .resolve(HEADER_BYTES as u32, &mut request.buffers)?;
+        self.readable.resolve(HEADER_BYTES, &mut request.buffers)?;
         request.buffers.copy_out(0, segments)?;
         request.buffers.clear_data();
         for segment in segments.as_chunks::<RANGE_BYTES>().0 {
@@ -1002,7 +1000,7 @@ mod tests {
     fn takes_as_many_ranges_as_it_offers_and_not_one_more() {
         let (result, request) = parse_ranges(11, 32, 0);
         result.unwrap();
-        assert_eq!(request.ranges.len(), MAX_RANGES);
+        assert_eq!(request.ranges.len(), MAX_RANGES as usize);
         let extent = Extent {
             sector: 31,
             length_bytes: 4096,

@@ -63,8 +63,9 @@ pub trait RingOwner: Send + Sync {
     /// The memory table changed. What is in flight keeps the old memory; the rings go on in the
     /// new. An empty one comes when the front-end has gone, so that its memory is let go.
     fn set_memory(&self, memory: Arc<GuestMemory>);
-    /// Whether a completed write may be volatile, as the driver asked through CONFIG_WCE. Said
-    /// once at the start of each connection, before any ring.
+    /// Whether a completed write may be volatile: at first as the LUN has a cache, then as the
+    /// driver asks through CONFIG_WCE. Said at the start of each connection, before any ring. A
+    /// driver that did not acknowledge FLUSH wants stable writes whatever is said here.
     fn set_writeback(&self, writeback: bool);
 }
 
