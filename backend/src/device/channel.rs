@@ -21,6 +21,7 @@ use vhost_user_backend::VhostUserDaemon;
 use vm_memory::GuestMemoryAtomic;
 
 use super::backend::{BlockDevice, Connection};
+use super::filter::RequestFilter;
 use super::message::{Message, MessageError};
 use crate::guest_memory::GuestMemory;
 
@@ -71,6 +72,7 @@ pub async fn serve_front_end(
 
 /// Passes requests on until either side closes.
 async fn pass_requests(front_end: &UnixStream, daemon: &UnixStream) -> Result<(), MessageError> {
+    let mut filter = RequestFilter::default();
     loop {
         let request = match Message::receive(front_end).await {
             Ok(Some(request)) => request,
@@ -81,7 +83,7 @@ async fn pass_requests(front_end: &UnixStream, daemon: &UnixStream) -> Result<()
             }
             Err(error) => return Err(error),
         };
-        request.check_request()?;
+        filter.check(&request)?;
         if request.send(daemon).await.is_err() {
             return Ok(());
         }

@@ -1,11 +1,9 @@
-//! A vhost-user message on its way: how it is received and sent with its file descriptors, and
-//! which ones of a front-end are let through.
+//! A vhost-user message on its way: how it is received and sent, with its file descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, fstat};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -13,9 +11,6 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use vhost::vhost_user::message::FrontendReq as Code;
-
-use super::backend::protocol_features;
-use super::queue::MAX_QUEUE_SIZE;
 
 /// Request, flags, size: 32 bits each, in the byte order of the host.
 const HEADER_BYTES: usize = 12;
@@ -68,6 +63,16 @@ pub(super) struct Message {
 }
 
 impl Message {
+    /// A message made by hand, for tests.
+    #[cfg(test)]
+    pub(super) fn new(code: u32, body: &[u8], files: Vec<OwnedFd>) -> Self {
+        let header = [code, 1, u32::try_from(body.len()).unwrap()].map(u32::to_ne_bytes);
+        Self {
+            bytes: [header.as_flattened(), body].concat(),
+            files,
+        }
+    }
+
     /// Receives the next message; `None` when the other side closed before it.
     pub(super) async fn receive(stream: &UnixStream) -> Result<Option<Self>, MessageError> {
         let mut message = Self {
@@ -127,143 +132,29 @@ impl Message {
         word.copied().map_or(0, u32::from_ne_bytes)
     }
 
-    /// A 32-bit word of the body.
-    fn body_word(&self, offset: usize) -> u32 {
+    /// The number of the request.
+    pub(super) fn code(&self) -> u32 {
+        self.word(0)
+    }
+
+    /// The file descriptors that came with it.
+    pub(super) fn files(&self) -> &[OwnedFd] {
+        &self.files
+    }
+
+    /// A 32-bit word of the body, 0 beyond its end.
+    pub(super) fn body_word(&self, offset: usize) -> u32 {
         self.word(HEADER_BYTES + offset)
     }
 
     /// A 64-bit word of the body, 0 beyond its end.
-    fn body_long(&self, offset: usize) -> u64 {
+    pub(super) fn body_long(&self, offset: usize) -> u64 {
         let long = self
             .bytes
             .get(HEADER_BYTES + offset..)
             .and_then(<[u8]>::first_chunk);
         long.copied().map_or(0, u64::from_ne_bytes)
     }
-
-    /// Whether a front-end's request may reach the vhost crates, which end the connection
-    /// themselves for most that is wrong. Held back here are
-    ///
-    /// - requests that the crates would act on though the device does not offer what they need
-    ///   (protocol features may be acknowledged without having been offered: with LOG_SHMFD the
-    ///   crate's bitmap of `()` panics at SET_LOG_BASE);
-    /// - regions whose addresses wrap around, unchecked in ADD_MEM_REG: translating an address
-    ///   then overflows, which is a panic in a debug build and a wrong address in a release;
-    /// - regions longer than their file, which would be a SIGBUS at the first touch;
-    /// - ring sizes that are no power of two, which the crate ignores and reports as done.
-    ///
-    /// Read and found harmless: queue indices beyond the last (looked up with `get`), unaligned
-    /// or unmapped ring addresses (an error), overlapping regions (an error), enable values other
-    /// than 0 and 1 (an error), a missing, superfluous or wrong kind of file (an error or unused).
-    pub(super) fn check_request(&self) -> Result<(), MessageError> {
-        let code = self.word(0);
-        let request = Code::try_from(code).map_err(|_| MessageError::NotServed { code })?;
-        let refuse = |what| Err(MessageError::Refused { request, what });
-        match request {
-            Code::SET_PROTOCOL_FEATURES if self.body_long(0) & !protocol_features().bits() != 0 => {
-                refuse("features that were not offered")
-            }
-            Code::SET_VRING_NUM if !is_ring_size(self.body_word(4)) => {
-                refuse("a size that is not a power of two up to 32768")
-            }
-            Code::SET_MEM_TABLE => match self.regions(8, self.body_word(0)) {
-                Some(what) => refuse(what),
-                None => Ok(()),
-            },
-            Code::ADD_MEM_REG => match self.regions(8, 1) {
-                Some(what) => refuse(what),
-                None => Ok(()),
-            },
-            _ if SERVED.contains(&request) => Ok(()),
-            _ => Err(MessageError::NotServed { code }),
-        }
-    }
-
-    /// What is wrong with memory regions from `offset` of the body on.
-    fn regions(&self, offset: usize, count: u32) -> Option<&'static str> {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        if count != self.files.len() {
-            return Some("not one file for each region");
-        }
-        let regions = (0..count).map(|index| self.region(offset + REGION_BYTES * index));
-        regions
-            .zip(&self.files)
-            .find_map(|(region, file)| region.fault(file.as_fd()))
-    }
-
-    fn region(&self, offset: usize) -> Region {
-        Region {
-            guest_address: self.body_long(offset),
-            size_bytes: self.body_long(offset + 8),
-            user_address: self.body_long(offset + 16),
-            mmap_offset: self.body_long(offset + 24),
-        }
-    }
-}
-
-/// Requests that need no look here. VHOST_USER_GET_INFLIGHT_FD and SET_INFLIGHT_FD will be
-/// answered by the channel; until then they are not served.
-const SERVED: [Code; 22] = [
-    Code::GET_FEATURES,
-    Code::SET_FEATURES,
-    Code::SET_OWNER,
-    Code::RESET_OWNER,
-    Code::SET_MEM_TABLE,
-    Code::SET_VRING_NUM,
-    Code::SET_VRING_ADDR,
-    Code::SET_VRING_BASE,
-    Code::GET_VRING_BASE,
-    Code::SET_VRING_KICK,
-    Code::SET_VRING_CALL,
-    Code::SET_VRING_ERR,
-    Code::GET_PROTOCOL_FEATURES,
-    Code::SET_PROTOCOL_FEATURES,
-    Code::GET_QUEUE_NUM,
-    Code::SET_VRING_ENABLE,
-    Code::GET_CONFIG,
-    Code::SET_CONFIG,
-    Code::RESET_DEVICE,
-    Code::GET_MAX_MEM_SLOTS,
-    Code::ADD_MEM_REG,
-    Code::REM_MEM_REG,
-];
-
-fn is_ring_size(size: u32) -> bool {
-    size.is_power_of_two() && size <= MAX_QUEUE_SIZE.into()
-}
-
-/// Memory region description: four 64-bit words.
-const REGION_BYTES: usize = 32;
-
-struct Region {
-    guest_address: u64,
-    size_bytes: u64,
-    user_address: u64,
-    mmap_offset: u64,
-}
-
-impl Region {
-    /// What is wrong with the region, if anything.
-    fn fault(&self, file: BorrowedFd<'_>) -> Option<&'static str> {
-        let end = |start: u64| start.checked_add(self.size_bytes);
-        let ends = (
-            end(self.guest_address),
-            end(self.user_address),
-            end(self.mmap_offset),
-        );
-        let (Some(_), Some(_), Some(file_end)) = ends else {
-            return Some("a region that wraps around");
-        };
-        is_shorter(file, file_end).then_some("a region longer than its file")
-    }
-}
-
-/// Whether a plain file (or memfd) ends before `end`. Other kinds have no length to go by.
-fn is_shorter(file: BorrowedFd<'_>, end: u64) -> bool {
-    fstat(file).is_ok_and(|stat| {
-        let plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        plain && u64::try_from(stat.st_size).unwrap_or(0) < end
-    })
 }
 
 /// One `recvmsg`: some bytes, and the descriptors that came with them.
@@ -318,20 +209,8 @@ async fn send_some(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
     use tokio::io::AsyncWriteExt;
-
-    fn message(code: u32, body: &[u8], files: Vec<OwnedFd>) -> Message {
-        let header = [code, 1, u32::try_from(body.len()).unwrap()].map(u32::to_ne_bytes);
-        Message {
-            bytes: [header.as_flattened(), body].concat(),
-            files,
-        }
-    }
-
-    fn longs(words: &[u64]) -> Vec<u8> {
-        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-    }
 
     fn memory_file(length_bytes: u64) -> OwnedFd {
         let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
@@ -339,18 +218,10 @@ mod tests {
         file
     }
 
-    fn add_region(words: [u64; 4]) -> Message {
-        message(
-            37,
-            &longs(&[&[0], words.as_slice()].concat()),
-            vec![memory_file(0x1000)],
-        )
-    }
-
     #[tokio::test]
     async fn passes_a_message_with_its_files() {
         let (near, far) = UnixStream::pair().unwrap();
-        let sent = message(5, &[7; 100], vec![memory_file(1), memory_file(2)]);
+        let sent = Message::new(5, &[7; 100], vec![memory_file(1), memory_file(2)]);
         sent.send(&near).await.unwrap();
         let received = Message::receive(&far).await.unwrap().unwrap();
         assert_eq!(received.bytes, sent.bytes);
@@ -366,7 +237,7 @@ mod tests {
     async fn tells_an_end_between_messages_from_one_within() {
         for length in [0, 1, 11, 12, 19] {
             let (mut near, far) = UnixStream::pair().unwrap();
-            let whole = message(2, &[0; 8], Vec::new()).bytes;
+            let whole = Message::new(2, &[0; 8], Vec::new()).bytes;
             near.write_all(&whole[..length]).await.unwrap();
             drop(near);
             match Message::receive(&far).await {
@@ -397,7 +268,7 @@ mod tests {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             control.push(SendAncillaryMessage::ScmRights(&files));
-            let bytes = message(5, &[], Vec::new()).bytes;
+            let bytes = Message::new(5, &[], Vec::new()).bytes;
             near.async_io(Interest::WRITABLE, || {
                 Ok(sendmsg(
                     &near,
@@ -410,88 +281,5 @@ mod tests {
             .unwrap();
             assert_eq!(Message::receive(&far).await.is_ok(), good, "{count} files");
         }
-    }
-
-    #[test]
-    fn refuses_requests_that_are_not_served() {
-        for code in [
-            0,
-            6,
-            7,
-            19,
-            21,
-            28,
-            31,
-            32,
-            33,
-            35,
-            39,
-            40,
-            41,
-            1000,
-            u32::MAX,
-        ] {
-            let result = message(code, &[], Vec::new()).check_request();
-            assert!(
-                matches!(result, Err(MessageError::NotServed { .. })),
-                "{code}: {result:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn refuses_protocol_features_that_were_not_offered() {
-        let offered = protocol_features().bits();
-        for (features, good) in [(0, true), (offered, true), (offered | 2, false)] {
-            let request = message(16, &longs(&[features]), Vec::new());
-            assert_eq!(request.check_request().is_ok(), good, "{features:#x}");
-        }
-    }
-
-    #[test]
-    fn refuses_ring_sizes_that_are_no_power_of_two() {
-        for (size, good) in [
-            (0_u32, false),
-            (1, true),
-            (3, false),
-            (32_768, true),
-            (65_536, false),
-        ] {
-            let body = [0_u32.to_ne_bytes(), size.to_ne_bytes()];
-            let request = message(8, body.as_flattened(), Vec::new());
-            assert_eq!(request.check_request().is_ok(), good, "{size}");
-        }
-    }
-
-    #[test]
-    fn refuses_regions_that_wrap_around_or_outgrow_their_file() {
-        for (words, good) in [
-            ([0, 0x1000, 0, 0], true),
-            ([0, 0x1001, 0, 0], false),
-            ([0, 0x1000, 0, 1], false),
-            ([u64::MAX - 0xfff, 0x1000, 0, 0], false),
-            ([0, 0x1000, u64::MAX - 0xfff, 0], false),
-            ([0, 0x1000, 0, u64::MAX - 0xfff], false),
-        ] {
-            assert_eq!(
-                add_region(words).check_request().is_ok(),
-                good,
-                "{words:x?}"
-            );
-        }
-    }
-
-    #[test]
-    fn refuses_a_memory_table_without_a_file_for_each_region() {
-        let region = [0, 0x1000, 0, 0];
-        let body = [longs(&[1]), longs(&region)].concat();
-        message(5, &body, vec![memory_file(0x1000)])
-            .check_request()
-            .unwrap();
-        message(5, &body, Vec::new()).check_request().unwrap_err();
-        let huge = [longs(&[u32::MAX.into()]), longs(&region)].concat();
-        message(5, &huge, vec![memory_file(0x1000)])
-            .check_request()
-            .unwrap_err();
     }
 }

@@ -9,6 +9,7 @@ pub mod channel;
 mod channel_tests;
 pub mod config_space;
 pub mod features;
+mod filter;
 mod message;
 pub mod queue;
 pub mod request;
@@ -20,6 +21,7 @@ mod test_ring;
 
 pub use backend::{BlockDevice, DeviceSettings};
 pub use channel::{ChannelError, serve_front_end};
+pub use message::MessageError;
 pub use queue::{QueueError, SplitQueue};
 pub use request::{Malformed, ParsedRequest, Range, RequestKind, RequestParser, Status};
 pub use rings::{RingOwner, RingSetup};
