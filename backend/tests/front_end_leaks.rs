@@ -1,6 +1,8 @@
 //! What one front-end after the other leaves behind in the process: nothing. Alone in its binary,
 //! since it counts what the whole process has open.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

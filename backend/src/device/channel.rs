@@ -201,6 +201,17 @@ fn private_connection() -> io::Result<(UnixListener, BlockingStream)> {
 mod tests {
     use super::*;
 
+    /// Both go to other threads: the future to the runtime's, queues and requests to the owner's.
+    #[test]
+    fn can_be_spawned_and_handed_over() {
+        fn sendable<T: Send>() {}
+        fn spawnable<F: Future + Send>(_: fn(UnixStream, Arc<BlockDevice>) -> F) {}
+        spawnable(serve_front_end);
+        sendable::<crate::device::SplitQueue>();
+        sendable::<crate::device::ParsedRequest>();
+        sendable::<crate::device::RequestParser>();
+    }
+
     #[test]
     fn keeps_a_second_connection_out_of_the_private_listener() {
         let (listener, _stream) = private_connection().unwrap();

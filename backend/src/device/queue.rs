@@ -165,11 +165,12 @@ impl SplitQueue {
             avail_ring,
             used_ring,
         };
-        let parts = Parts::resolve(&layout, &setup.memory)?;
+        let memory = own_table(&setup.memory);
+        let parts = Parts::resolve(&layout, &memory)?;
         let next_used = parts.used_ring.load_u16(INDEX, Ordering::Acquire);
         Ok(Self {
             layout,
-            memory: Arc::clone(&setup.memory),
+            memory,
             parts: Some(parts),
             event_idx: setup.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0,
             next_avail,
@@ -332,9 +333,9 @@ impl SplitQueue {
     /// # Errors
     /// When the ring is not in the new memory: then it is broken. Either way the old mapping is
     /// let go.
-    pub fn set_memory(&mut self, memory: Arc<GuestMemory>) -> Result<(), QueueError> {
+    pub fn set_memory(&mut self, memory: &GuestMemory) -> Result<(), QueueError> {
         let was_broken = self.parts.take().is_none();
-        self.memory = memory;
+        self.memory = own_table(memory);
         if !was_broken {
             self.parts = Some(Parts::resolve(&self.layout, &self.memory)?);
         }
@@ -345,6 +346,12 @@ impl SplitQueue {
     fn slot(&self, index: u16) -> usize {
         usize::from(index & (self.layout.size - 1))
     }
+}
+
+/// A copy of the memory table (not of the memory): each request counts itself as a user of it, and
+/// queues that share one counter would slow each other down.
+fn own_table(memory: &GuestMemory) -> Arc<GuestMemory> {
+    Arc::new(memory.clone())
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the flag is bit 0")]
@@ -358,11 +365,11 @@ fn passed(event: u16, before: u16, after: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_ring::{TestRing, USED_RING};
+    use super::super::test_ring::{MEMORY_BYTES, TestRing, USED_RING};
     use super::*;
     use proptest::prelude::*;
     use std::collections::VecDeque;
-    use vm_memory::{Bytes, GuestAddress};
+    use vm_memory::{Bytes, GuestAddress, GuestRegionMmap};
 
     const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
 
@@ -537,13 +544,21 @@ mod tests {
 
     #[test]
     fn breaks_when_the_new_memory_lacks_the_ring_and_lets_the_old_one_go() {
-        let ring = TestRing::new(8);
-        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
-        queue.set_memory(Arc::clone(&ring.memory)).unwrap();
+        let region = GuestRegionMmap::from_range(GuestAddress(0), MEMORY_BYTES, None).unwrap();
+        let region = Arc::new(region);
+        let memory = GuestMemory::from_arc_regions(vec![Arc::clone(&region)]).unwrap();
+        let setup = RingSetup {
+            memory: Arc::new(memory),
+            ..TestRing::new(8).setup(0)
+        };
+        let mut queue = SplitQueue::new(&setup).unwrap();
+        queue.set_memory(&setup.memory).unwrap();
+        drop(setup);
         assert!(!queue.is_broken());
-        queue.set_memory(Arc::new(GuestMemory::new())).unwrap_err();
+        assert!(Arc::strong_count(&region) > 1);
+        queue.set_memory(&GuestMemory::new()).unwrap_err();
         assert!(queue.is_broken());
-        assert_eq!(Arc::strong_count(&ring.memory), 1);
+        assert_eq!(Arc::strong_count(&region), 1);
     }
 
     proptest! {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use iscsi_core::disk::request::{Extent, SECTOR_LENGTH_BYTES};
+use iscsi_core::disk::request::{BlockOperation, Extent, SECTOR_LENGTH_BYTES};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_T_DISCARD,
     VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
@@ -94,6 +94,32 @@ impl ParsedRequest {
             sector: self.sector,
             length_bytes: self.data_length_bytes.into(),
         }
+    }
+
+    /// What is to be done on the disk: one operation for each range of a discard or write zeroes,
+    /// none for GET_ID and for ranges that are all empty, else one. `stable` says whether what is
+    /// written must survive a loss of power before the request completes.
+    pub fn operations(&self, stable: bool) -> impl Iterator<Item = (BlockOperation, Extent)> + '_ {
+        let whole = match self.kind {
+            RequestKind::Read => Some(BlockOperation::Read),
+            RequestKind::Write => Some(BlockOperation::Write { stable }),
+            RequestKind::Flush => Some(BlockOperation::Flush),
+            RequestKind::GetId | RequestKind::Discard | RequestKind::WriteZeroes => None,
+        };
+        let ranges = self.ranges.iter().map(move |range| match self.kind {
+            RequestKind::Discard => (BlockOperation::Discard, range.extent),
+            _ => (
+                BlockOperation::WriteZeroes {
+                    unmap: range.unmap,
+                    stable,
+                },
+                range.extent,
+            ),
+        });
+        whole
+            .map(|operation| (operation, self.extent()))
+            .into_iter()
+            .chain(ranges)
     }
 
     /// Writes the status and lets go of the guest's memory. Returns the used length: how many
@@ -1024,6 +1050,33 @@ mod tests {
         for (kind, flags) in [(11, 1), (11, 2), (13, 2), (13, 3), (13, 1 << 31)] {
             assert_status(parse_ranges(kind, 1, flags).0, Status::Unsupp);
         }
+    }
+
+    #[test]
+    fn asks_one_operation_of_the_disk_for_each_range() {
+        let (_, request) = parse_ranges(13, 2, 1);
+        let operation = BlockOperation::WriteZeroes {
+            unmap: true,
+            stable: true,
+        };
+        let extents = [0, 1].map(|sector| Extent {
+            sector,
+            length_bytes: 4096,
+        });
+        let expected = extents.map(|extent| (operation, extent));
+        assert_eq!(request.operations(true).collect::<Vec<_>>(), expected);
+        let (_, request) = parse_ranges(11, 1, 0);
+        let expected = [(BlockOperation::Discard, extents[0])];
+        assert_eq!(request.operations(true).collect::<Vec<_>>(), expected);
+        let (_, request) = parse(1, &[(HEADER, 16 + 512, OUT), (STATUS, 1, WRITE)]);
+        let extent = Extent {
+            sector: 77,
+            length_bytes: 512,
+        };
+        let expected = [(BlockOperation::Write { stable: false }, extent)];
+        assert_eq!(request.operations(false).collect::<Vec<_>>(), expected);
+        let (_, request) = parse(8, &[(HEADER, 16, OUT), (PAYLOAD, 21, WRITE)]);
+        assert_eq!(request.operations(false).count(), 0);
     }
 
     #[test]
