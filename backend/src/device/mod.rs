@@ -4,6 +4,7 @@
 //! [`RingOwner`], who serves them with [`SplitQueue`] and [`RequestParser`].
 
 pub mod backend;
+mod chain;
 pub mod channel;
 #[cfg(test)]
 mod channel_tests;
@@ -20,6 +21,7 @@ mod test_owner;
 mod test_ring;
 
 pub use backend::{BlockDevice, DeviceSettings};
+pub use chain::ChainError;
 pub use channel::{ChannelError, serve_front_end};
 pub use message::MessageError;
 pub use queue::{QueueError, SplitQueue};

@@ -2,8 +2,8 @@
 //!
 //! The guest may lay out a request as it likes, as long as what the device reads comes before what
 //! it writes (2.7.4.2): the first 16 readable bytes are the header, the last writable byte is the
-//! status, everything between is data. Nothing in the chain is believed: every descriptor is read
-//! once, every address is resolved before the request is handed on, every count has a bound.
+//! status, everything between is data. Nothing is believed: every address is resolved before the
+//! request is handed on, every count has a bound.
 
 use std::sync::Arc;
 
@@ -14,15 +14,13 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
-use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress};
 
-use super::queue::{MAX_QUEUE_SIZE, SplitQueue};
+use super::chain::{Chain, ChainError};
+use super::queue::SplitQueue;
 use crate::guest_memory::{GuestBuffers, GuestMemory, GuestMemoryError};
 
 /// The header: type, reserved, sector.
 const HEADER_BYTES: u32 = 16;
-const DESCRIPTOR_BYTES: u32 = 16;
 /// One segment of a discard or write zeroes request: sector, number of sectors, flags.
 const RANGE_BYTES: usize = 16;
 
@@ -159,28 +157,10 @@ pub enum Malformed {
 /// What is wrong with a chain, from the guest's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// More descriptors than the table has: they form a loop.
-    #[error("the chain has more descriptors than its table, so it loops")]
-    Loop,
-    /// `next` is beyond the table.
-    #[error("a descriptor's next is beyond its table")]
-    NextBeyondTable,
-    /// An indirect descriptor without VIRTIO_RING_F_INDIRECT_DESC.
-    #[error("an indirect descriptor, though INDIRECT_DESC was not negotiated")]
-    IndirectNotNegotiated,
-    /// An indirect descriptor in an indirect table (2.7.5.3.1).
-    #[error("an indirect descriptor within an indirect table")]
-    IndirectNested,
-    /// An indirect descriptor with NEXT set (2.7.5.3.1).
-    #[error("an indirect descriptor that is not the last of its chain")]
-    IndirectNotLast,
-    /// The length of an indirect table is no multiple of 16, zero or too large.
-    #[error("an indirect table of {length_bytes} bytes")]
-    IndirectLength {
-        /// The length.
-        length_bytes: u32,
-    },
-    /// Not in guest memory.
+    /// Its descriptors make no chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Its data or status is not in guest memory.
     #[error(transparent)]
     Memory(#[from] GuestMemoryError),
     /// A descriptor that the device reads comes after one that it writes (2.7.4.2).
@@ -233,99 +213,20 @@ impl Reason {
     }
 }
 
-/// A piece of the chain, never empty.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    address: GuestAddress,
-    length_bytes: u32,
-}
-
-impl Span {
-    /// The span without its first bytes, and how many of these it had.
-    fn without_first(self, bytes: u32) -> (Option<Self>, u32) {
-        if bytes >= self.length_bytes {
-            return (None, self.length_bytes);
-        }
-        let rest = self
-            .address
-            .0
-            .checked_add(bytes.into())
-            .map(|address| Self {
-                address: GuestAddress(address),
-                length_bytes: self.length_bytes - bytes,
-            });
-        (rest, bytes)
-    }
-}
-
-/// The pieces of one direction in order.
-#[derive(Debug, Default)]
-struct Spans {
-    list: Vec<Span>,
-    length_bytes: u64,
-}
-
-/// How many spans an idle parser keeps room for.
-const RETAINED_SPANS: usize = 256;
-
-impl Spans {
-    fn clear(&mut self) {
-        self.list.clear();
-        self.list.shrink_to(RETAINED_SPANS);
-        self.length_bytes = 0;
-    }
-
-    fn push(&mut self, span: Span) {
-        self.list.push(span);
-        self.length_bytes += u64::from(span.length_bytes);
-    }
-
-    /// Removes the last byte and says where it is.
-    fn pop_last_byte(&mut self) -> Option<GuestAddress> {
-        let last = self.list.last_mut()?;
-        last.length_bytes -= 1;
-        let address = last.address.0.checked_add(last.length_bytes.into())?;
-        if last.length_bytes == 0 {
-            self.list.pop();
-        }
-        self.length_bytes -= 1;
-        Some(GuestAddress(address))
-    }
-
-    /// Adds everything but the first `skip_bytes` to the buffers.
-    fn resolve(&self, mut skip_bytes: u32, buffers: &mut GuestBuffers) -> Result<(), Reason> {
-        for span in &self.list {
-            let (rest, skipped_bytes) = span.without_first(skip_bytes);
-            skip_bytes -= skipped_bytes;
-            if let Some(Span {
-                address,
-                length_bytes,
-            }) = rest
-            {
-                buffers.push_segment(address, length_bytes)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Turns chains into requests; one per queue, reused from request to request.
 #[derive(Debug)]
 pub struct RequestParser {
     acked_features: u64,
-    readable: Spans,
-    writable: Spans,
-    readable_after_writable: bool,
+    chain: Chain,
 }
 
 impl RequestParser {
     /// A parser for a driver that negotiated these features.
     pub fn new(acked_features: u64) -> Self {
+        let indirect = acked_features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0;
         Self {
             acked_features,
-            readable: Spans::default(),
-            writable: Spans::default(),
-            readable_after_writable: false,
+            chain: Chain::new(indirect),
         }
     }
 
@@ -350,7 +251,8 @@ impl RequestParser {
         request.ranges.clear();
         request.buffers.begin(queue.memory());
         let no_status = |reason| Malformed::NoStatus { reason };
-        self.walk(queue, head).map_err(no_status)?;
+        let walked = self.chain.walk(queue, head);
+        walked.map_err(|error| no_status(error.into()))?;
         self.take_status(&mut request.buffers).map_err(no_status)?;
         self.take_request(queue.memory(), request)
             .map_err(|reason| {
@@ -362,90 +264,12 @@ impl RequestParser {
             })
     }
 
-    /// Collects the spans of a chain. A chain of the ring's table has at most as many descriptors
-    /// as the table, else it loops.
-    fn walk(&mut self, queue: &SplitQueue, head: u16) -> Result<(), Reason> {
-        self.readable.clear();
-        self.writable.clear();
-        self.readable_after_writable = false;
-        let mut index = head;
-        for _ in 0..queue.size() {
-            let descriptor = queue.descriptor(index).ok_or(Reason::NextBeyondTable)?;
-            if descriptor.refers_to_indirect_table() {
-                return self.walk_indirect(queue.memory(), &descriptor);
-            }
-            self.collect(&descriptor);
-            if !descriptor.has_next() {
-                return Ok(());
-            }
-            index = descriptor.next();
-        }
-        Err(Reason::Loop)
-    }
-
-    /// As [`walk`](Self::walk), for an indirect table. It may lie anywhere: the specification
-    /// asks for no alignment.
-    fn walk_indirect(
-        &mut self,
-        memory: &Arc<GuestMemory>,
-        table: &Descriptor,
-    ) -> Result<(), Reason> {
-        let entries = self.check_indirect(table)?;
-        let mut index = 0;
-        for _ in 0..entries {
-            if index >= entries {
-                return Err(Reason::NextBeyondTable);
-            }
-            let descriptor = read_indirect(memory, table.addr(), index)?;
-            if descriptor.refers_to_indirect_table() {
-                return Err(Reason::IndirectNested);
-            }
-            self.collect(&descriptor);
-            if !descriptor.has_next() {
-                return Ok(());
-            }
-            index = u32::from(descriptor.next());
-        }
-        Err(Reason::Loop)
-    }
-
-    /// How many entries the indirect table has.
-    fn check_indirect(&self, table: &Descriptor) -> Result<u32, Reason> {
-        if !self.acked(VIRTIO_RING_F_INDIRECT_DESC) {
-            return Err(Reason::IndirectNotNegotiated);
-        }
-        if table.has_next() {
-            return Err(Reason::IndirectNotLast);
-        }
-        let length_bytes = table.len();
-        let entries = length_bytes / DESCRIPTOR_BYTES;
-        if !length_bytes.is_multiple_of(DESCRIPTOR_BYTES)
-            || entries == 0
-            || entries > u32::from(MAX_QUEUE_SIZE)
-        {
-            return Err(Reason::IndirectLength { length_bytes });
-        }
-        Ok(entries)
-    }
-
-    fn collect(&mut self, descriptor: &Descriptor) {
-        let span = Span {
-            address: descriptor.addr(),
-            length_bytes: descriptor.len(),
-        };
-        if span.length_bytes == 0 {
-            return;
-        }
-        if descriptor.is_write_only() {
-            self.writable.push(span);
-        } else {
-            self.readable_after_writable |= !self.writable.list.is_empty();
-            self.readable.push(span);
-        }
-    }
-
     fn take_status(&mut self, buffers: &mut GuestBuffers) -> Result<(), Reason> {
-        let address = self.writable.pop_last_byte().ok_or(Reason::StatusMissing)?;
+        let address = self
+            .chain
+            .writable
+            .pop_last_byte()
+            .ok_or(Reason::StatusMissing)?;
         Ok(buffers.set_status_address(address)?)
     }
 
@@ -454,7 +278,7 @@ impl RequestParser {
         memory: &Arc<GuestMemory>,
         request: &mut ParsedRequest,
     ) -> Result<(), Reason> {
-        if self.readable_after_writable {
+        if self.chain.readable_after_writable {
             return Err(Reason::ReadableAfterWritable);
         }
         let (kind, sector) = self.read_header(memory)?;
@@ -479,17 +303,12 @@ impl RequestParser {
 
     /// The type and the sector, from the first 16 readable bytes.
     fn read_header(&self, memory: &GuestMemory) -> Result<(u32, u64), Reason> {
-        let length_bytes = self.readable.length_bytes;
+        let length_bytes = self.chain.readable.length_bytes;
         if length_bytes < u64::from(HEADER_BYTES) {
             return Err(Reason::HeaderShort { length_bytes });
         }
         let mut header = [0; HEADER_BYTES as usize];
-        let mut rest = header.as_mut_slice();
-        for span in &self.readable.list {
-            let (piece, tail) = rest.split_at_mut(rest.len().min(span.length_bytes as usize));
-            read(memory, piece, span.address)?;
-            rest = tail;
-        }
+        self.chain.readable.copy_first(memory, &mut header)?;
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
         Ok((
             u32::from_le_bytes([t0, t1, t2, t3]),
@@ -499,7 +318,8 @@ impl RequestParser {
 
     /// How many readable bytes follow the header.
     fn data_out_bytes(&self) -> u64 {
-        self.readable
+        self.chain
+            .readable
             .length_bytes
             .saturating_sub(u64::from(HEADER_BYTES))
     }
@@ -509,37 +329,38 @@ impl RequestParser {
         if self.data_out_bytes() > 0 {
             return Err(Reason::WrongDirection);
         }
-        request.data_length_bytes = check_data_length(self.writable.length_bytes)?;
-        self.writable.resolve(0, &mut request.buffers)
+        request.data_length_bytes = check_data_length(self.chain.writable.length_bytes)?;
+        Ok(self.chain.writable.resolve(0, &mut request.buffers)?)
     }
 
     fn take_write(&self, request: &mut ParsedRequest) -> Result<(), Reason> {
         request.kind = RequestKind::Write;
-        if self.writable.length_bytes > 0 {
+        if self.chain.writable.length_bytes > 0 {
             return Err(Reason::WrongDirection);
         }
         request.data_length_bytes = check_data_length(self.data_out_bytes())?;
-        self.readable.resolve(HEADER_BYTES, &mut request.buffers)
+        let data = &self.chain.readable;
+        Ok(data.resolve(HEADER_BYTES, &mut request.buffers)?)
     }
 
     /// The specification wants 20 bytes. A shorter buffer gets as much of the serial as fits, as
     /// from other devices, a longer one 20 bytes.
     fn take_get_id(&self, request: &mut ParsedRequest) -> Result<(), Reason> {
         request.kind = RequestKind::GetId;
-        let length_bytes = self.writable.length_bytes;
+        let length_bytes = self.chain.writable.length_bytes;
         if self.data_out_bytes() > 0 || length_bytes == 0 {
             return Err(Reason::WrongDirection);
         }
         let id_bytes = length_bytes.min(VIRTIO_BLK_ID_BYTES.into());
         request.data_length_bytes =
             u32::try_from(id_bytes).map_err(|_| Reason::DataLength { length_bytes })?;
-        self.writable.resolve(0, &mut request.buffers)
+        Ok(self.chain.writable.resolve(0, &mut request.buffers)?)
     }
 
     /// Copies the segments out of guest memory, once, and checks the copies.
     fn take_ranges(&self, kind: RequestKind, request: &mut ParsedRequest) -> Result<(), Reason> {
         request.kind = kind;
-        if self.writable.length_bytes > 0 {
+        if self.chain.writable.length_bytes > 0 {
             return Err(Reason::WrongDirection);
         }
         let length_bytes = self.data_out_bytes();
@@ -549,7 +370,9 @@ impl RequestParser {
             .and_then(|length_bytes| bytes.get_mut(..length_bytes))
             .filter(|bytes| !bytes.is_empty() && bytes.len() % RANGE_BYTES == 0)
             .ok_or(Reason::RangesLength { length_bytes })?;
-        self.readable.resolve(HEADER_BYTES, &mut request.buffers)?;
+        self.chain
+            .readable
+            .resolve(HEADER_BYTES, &mut request.buffers)?;
         request.buffers.copy_out(0, segments)?;
         request.buffers.clear_data();
         for segment in segments.as_chunks::<RANGE_BYTES>().0 {
@@ -592,48 +415,12 @@ fn parse_range(kind: RequestKind, segment: &[u8; RANGE_BYTES]) -> Result<Range, 
     })
 }
 
-fn read_indirect(
-    memory: &GuestMemory,
-    table: GuestAddress,
-    index: u32,
-) -> Result<Descriptor, Reason> {
-    let mut bytes = [0; DESCRIPTOR_BYTES as usize];
-    let length_bytes = u64::from(DESCRIPTOR_BYTES);
-    let offset = u64::from(index) * length_bytes;
-    let outside = GuestMemoryError::OutsideMemory {
-        address: table.0,
-        length_bytes,
-    };
-    let address = table.0.checked_add(offset).ok_or(outside)?;
-    read(memory, &mut bytes, GuestAddress(address))?;
-    let [address @ .., l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
-    Ok(Descriptor::new(
-        u64::from_le_bytes(address),
-        u32::from_le_bytes([l0, l1, l2, l3]),
-        u16::from_le_bytes([f0, f1]),
-        u16::from_le_bytes([n0, n1]),
-    ))
-}
-
-/// Copies all of `bytes` out of guest memory.
-fn read(memory: &GuestMemory, bytes: &mut [u8], address: GuestAddress) -> Result<(), Reason> {
-    let length_bytes = bytes.len() as u64;
-    // The end is checked first: address arithmetic beyond 2^64 is not the memory crate's to do.
-    address
-        .0
-        .checked_add(length_bytes)
-        .and_then(|_| memory.read_slice(bytes, address).ok())
-        .ok_or(Reason::Memory(GuestMemoryError::OutsideMemory {
-            address: address.0,
-            length_bytes,
-        }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::test_ring::*;
     use super::*;
     use proptest::prelude::*;
+    use vm_memory::{Bytes, GuestAddress};
 
     const ALL: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC
         | 1 << VIRTIO_BLK_F_DISCARD
@@ -684,8 +471,9 @@ mod tests {
         }
     }
 
-    fn assert_no_status(result: Result<(), Malformed>, expected: Reason) {
-        assert_eq!(result, Err(Malformed::NoStatus { reason: expected }));
+    fn assert_no_status(result: Result<(), Malformed>, expected: impl Into<Reason>) {
+        let reason = expected.into();
+        assert_eq!(result, Err(Malformed::NoStatus { reason }));
     }
 
     #[test]
@@ -794,30 +582,34 @@ mod tests {
     fn rejects_bad_indirect_tables() {
         let table = DATA + 0x4000;
         for (features, descriptor, reason) in [
-            (0, (table, 32, INDIRECT, 0), Reason::IndirectNotNegotiated),
+            (
+                0,
+                (table, 32, INDIRECT, 0),
+                ChainError::IndirectNotNegotiated,
+            ),
             (
                 ALL,
                 (table, 32, INDIRECT | NEXT, 1),
-                Reason::IndirectNotLast,
+                ChainError::IndirectNotLast,
             ),
             (
                 ALL,
                 (table, 0, INDIRECT, 0),
-                Reason::IndirectLength { length_bytes: 0 },
+                ChainError::IndirectLength { length_bytes: 0 },
             ),
             (
                 ALL,
                 (table, 33, INDIRECT, 0),
-                Reason::IndirectLength { length_bytes: 33 },
+                ChainError::IndirectLength { length_bytes: 33 },
             ),
             (
                 ALL,
                 (table, 32_769 * 16, INDIRECT, 0),
-                Reason::IndirectLength {
+                ChainError::IndirectLength {
                     length_bytes: 32_769 * 16,
                 },
             ),
-            (ALL, (table, 16, INDIRECT, 0), Reason::Loop),
+            (ALL, (table, 16, INDIRECT, 0), ChainError::Loop),
         ] {
             let ring = TestRing::new(SIZE);
             ring.put_descriptor(DESC_TABLE, 0, descriptor);
@@ -832,13 +624,13 @@ mod tests {
         let ring = TestRing::new(SIZE);
         ring.put_descriptor(DESC_TABLE, 0, (table, 16, INDIRECT, 0));
         ring.put_descriptor(table, 0, (table, 16, INDIRECT, 0));
-        assert_no_status(parse_with(&ring, ALL).0, Reason::IndirectNested);
+        assert_no_status(parse_with(&ring, ALL).0, ChainError::IndirectNested);
         ring.put_descriptor(DESC_TABLE, 0, (u64::MAX - 8, 32, INDIRECT, 0));
         let (result, _) = parse_with(&ring, ALL);
         assert!(matches!(
             result,
             Err(Malformed::NoStatus {
-                reason: Reason::Memory(_)
+                reason: Reason::Chain(ChainError::Memory(_))
             })
         ));
     }
@@ -849,12 +641,12 @@ mod tests {
         let ring = TestRing::new(SIZE);
         ring.put_descriptor(DESC_TABLE, 0, (table, 32, INDIRECT, 0));
         ring.put_descriptor(table, 0, (PAYLOAD, 16, NEXT, 2));
-        assert_no_status(parse_with(&ring, ALL).0, Reason::NextBeyondTable);
+        assert_no_status(parse_with(&ring, ALL).0, ChainError::NextBeyondTable);
     }
 
     #[test]
     fn rejects_a_loop_and_a_next_beyond_the_table() {
-        for (next, reason) in [(0, Reason::Loop), (SIZE, Reason::NextBeyondTable)] {
+        for (next, reason) in [(0, ChainError::Loop), (SIZE, ChainError::NextBeyondTable)] {
             let ring = TestRing::new(SIZE);
             ring.put_descriptor(DESC_TABLE, 0, (PAYLOAD, 16, NEXT, next));
             assert_no_status(parse_with(&ring, ALL).0, reason);
