@@ -1,13 +1,25 @@
 //! The back-end of `vhost-user-iscsi`.
+//!
+//! `cli` turns arguments into checked settings ([`config`]), [`control`] logs in and keeps
+//! sessions, [`device`] is what the guest sees, `engine` carries requests between the two.
+
+#![deny(unsafe_code)]
 
 pub mod capabilities;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod credentials;
+pub mod device;
+mod engine;
 pub mod escape;
 pub mod exit;
+#[allow(unsafe_code, reason = "guest memory is shared with a guest that writes to it")]
+pub mod guest_memory;
 pub mod initiator_name;
 pub mod portal;
+#[allow(unsafe_code, reason = "system calls that take pointers into guest memory")]
+mod raw_io;
 pub mod report;
 pub mod secret;
 pub mod system;

@@ -1,0 +1,296 @@
+//! The device as `vhost-user-backend` asks for it.
+//!
+//! [`BlockDevice`] is the disk, which outlives its front-ends; [`Connection`] is what one of them
+//! has set up.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use iscsi_core::disk::facts::LunFacts;
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost_user_backend::VhostUserBackend;
+use virtio_bindings::virtio_blk::VIRTIO_BLK_F_CONFIG_WCE;
+use vm_memory::GuestAddressSpace;
+use vmm_sys_util::epoll::EventSet;
+
+use super::config_space::{self, WRITEBACK_OFFSET};
+use super::features;
+use super::queue::MAX_QUEUE_SIZE;
+use super::rings::{Ring, RingOwner, RingSet, SharedMemory, lock};
+use crate::guest_memory::GuestMemory;
+
+/// What the operator decides about the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSettings {
+    /// How many virtqueues there are; at least 1.
+    pub num_queues: u16,
+    /// The size of ring to expect, which bounds the segments per request. Larger and smaller
+    /// rings are served all the same.
+    pub queue_size: u16,
+    /// Refuse writes even if the LUN would take them.
+    pub read_only: bool,
+}
+
+/// A LUN as a virtio disk.
+pub struct BlockDevice {
+    facts: Mutex<LunFacts>,
+    settings: DeviceSettings,
+    owner: Arc<dyn RingOwner>,
+}
+
+impl BlockDevice {
+    /// A disk with these facts, whose rings `owner` serves.
+    pub fn new(facts: LunFacts, settings: DeviceSettings, owner: Arc<dyn RingOwner>) -> Self {
+        Self {
+            facts: Mutex::new(facts),
+            settings,
+            owner,
+        }
+    }
+
+    /// The LUN has changed (it has grown). Front-ends see it when they ask next.
+    pub fn set_facts(&self, facts: LunFacts) {
+        *lock(&self.facts) = facts;
+    }
+
+    /// The features that the device offers.
+    pub fn offered_features(&self) -> u64 {
+        features::offered(&lock(&self.facts), &self.settings)
+    }
+
+    /// How many virtqueues there are.
+    pub fn num_queues(&self) -> u16 {
+        self.settings.num_queues
+    }
+
+    /// A new driver finds the device's own cache mode: write-back when there is a cache.
+    fn initial_writeback(&self) -> bool {
+        lock(&self.facts).write_cache
+    }
+
+    fn config_space(&self, writeback: bool) -> [u8; config_space::CONFIG_SPACE_BYTES] {
+        config_space::config_space(&lock(&self.facts), &self.settings, writeback)
+    }
+}
+
+/// The protocol features that are served.
+///
+/// Not among them, and so never to be acknowledged: INFLIGHT_SHMFD, which belongs to the channel
+/// and comes with recovery; LOG_SHMFD (live migration), STATUS, BACKEND_REQ.
+pub(super) fn protocol_features() -> VhostUserProtocolFeatures {
+    VhostUserProtocolFeatures::MQ
+        | VhostUserProtocolFeatures::CONFIG
+        | VhostUserProtocolFeatures::REPLY_ACK
+        | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+        | VhostUserProtocolFeatures::RESET_DEVICE
+}
+
+/// One front-end's connection: its rings, and what its driver negotiated.
+pub(super) struct Connection {
+    device: Arc<BlockDevice>,
+    rings: Arc<RingSet>,
+    writeback: AtomicBool,
+}
+
+impl Connection {
+    pub(super) fn new(device: Arc<BlockDevice>) -> Arc<Self> {
+        let rings = RingSet::new(Arc::clone(&device.owner));
+        let connection = Self {
+            device,
+            rings,
+            writeback: AtomicBool::new(false),
+        };
+        connection.set_writeback(connection.device.initial_writeback());
+        Arc::new(connection)
+    }
+
+    pub(super) fn rings(&self) -> &Arc<RingSet> {
+        &self.rings
+    }
+
+    /// The front-end has gone: takes back its rings and lets its memory go.
+    pub(super) fn end(&self) {
+        self.rings.stop_all();
+        self.device.owner.set_memory(Arc::new(GuestMemory::new()));
+    }
+
+    fn set_writeback(&self, writeback: bool) {
+        self.writeback.store(writeback, Ordering::Relaxed);
+        self.device.owner.set_writeback(writeback);
+    }
+}
+
+impl VhostUserBackend for Connection {
+    type Bitmap = ();
+    type Vring = Ring;
+
+    fn num_queues(&self) -> usize {
+        self.device.settings.num_queues.into()
+    }
+
+    fn max_queue_size(&self) -> usize {
+        MAX_QUEUE_SIZE.into()
+    }
+
+    fn features(&self) -> u64 {
+        self.device.offered_features()
+    }
+
+    fn acked_features(&self, features: u64) {
+        for (name, reason) in features::describe(features) {
+            log::debug!("the driver uses {name}: {reason}");
+        }
+        self.rings.set_features(Some(features));
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        protocol_features()
+    }
+
+    fn reset_device(&self) {
+        self.rings.reset();
+        self.set_writeback(self.device.initial_writeback());
+    }
+
+    /// Known from the features.
+    fn set_event_idx(&self, _enabled: bool) {}
+
+    /// Always as many bytes as asked for, zeros beyond the structure.
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        let space = self
+            .device
+            .config_space(self.writeback.load(Ordering::Relaxed));
+        let from = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(space.len());
+        let asked = space.iter().skip(from).copied();
+        asked
+            .chain(std::iter::repeat(0))
+            .take(size as usize)
+            .collect()
+    }
+
+    /// Takes the writeback byte and nothing else. What a driver may not write is ignored: an error
+    /// would end the connection, and the guest could not tell why.
+    fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
+        let acked = self.rings.features() & (1 << VIRTIO_BLK_F_CONFIG_WCE) != 0;
+        let place = usize::try_from(offset)
+            .ok()
+            .and_then(|at| WRITEBACK_OFFSET.checked_sub(at));
+        match place.and_then(|place| bytes.get(place)) {
+            Some(&value @ 0..=1) if acked => self.set_writeback(value == 1),
+            _ => log::debug!(
+                "ignored {} bytes written to config space {offset}",
+                bytes.len()
+            ),
+        }
+        Ok(())
+    }
+
+    fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
+        self.device.owner.set_memory(memory.memory().into_inner());
+        Ok(())
+    }
+
+    /// None: the rings have threads of their own. The crate starts no thread, watches no kick and
+    /// needs no exit event.
+    fn queues_per_thread(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    /// The ring was taken back when it ceased to be ready, just before.
+    fn stop_vring(&self, _queue_index: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Never called, since there are no worker threads.
+    fn handle_event(&self, _: u16, _: EventSet, _: &[Ring], _: usize) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) fn test_facts() -> LunFacts {
+    use iscsi_core::disk::facts::{BlockLimits, CommandWidth, Identity, Provisioning};
+    let identity = Identity {
+        designators: Vec::new(),
+        serial: b"S1".to_vec(),
+        block_length_bytes: 512,
+    };
+    LunFacts {
+        identity,
+        vendor: "V".into(),
+        product: "P".into(),
+        revision: "1".into(),
+        block_length_bytes: 512,
+        capacity_blocks: 2048,
+        physical_block_exponent: 0,
+        lowest_aligned_block: 0,
+        write_protected: false,
+        write_cache: true,
+        fua: true,
+        width: CommandWidth::Sixteen,
+        provisioning: Provisioning::default(),
+        limits: BlockLimits::default(),
+        rotates: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_owner::{Event, TestOwner};
+    use super::*;
+
+    const SETTINGS: DeviceSettings = DeviceSettings {
+        num_queues: 2,
+        queue_size: 128,
+        read_only: false,
+    };
+
+    fn connection(owner: &Arc<TestOwner>) -> Arc<Connection> {
+        let owner: Arc<dyn RingOwner> = Arc::clone(owner) as _;
+        Connection::new(Arc::new(BlockDevice::new(test_facts(), SETTINGS, owner)))
+    }
+
+    #[test]
+    fn answers_exactly_the_bytes_asked_for() {
+        let connection = connection(&Arc::default());
+        let whole = connection.get_config(0, 256);
+        assert_eq!(whole.len(), 256);
+        assert_eq!(whole[..8], 2048_u64.to_le_bytes());
+        assert_eq!(connection.get_config(20, 4), whole[20..24]);
+        assert_eq!(connection.get_config(94, 4), [0; 4]);
+        assert_eq!(connection.get_config(u32::MAX, 3), [0; 3]);
+    }
+
+    #[test]
+    fn takes_the_writeback_byte_only_once_config_wce_is_acknowledged() {
+        let owner = Arc::<TestOwner>::default();
+        let connection = connection(&owner);
+        connection.set_config(32, &[0]).unwrap();
+        assert_eq!(connection.get_config(32, 1), [1]);
+        connection.acked_features(1 << VIRTIO_BLK_F_CONFIG_WCE);
+        connection.set_config(32, &[2]).unwrap();
+        connection.set_config(33, &[0]).unwrap();
+        assert_eq!(connection.get_config(32, 1), [1]);
+        connection.set_config(32, &[0]).unwrap();
+        assert_eq!(connection.get_config(32, 1), [0]);
+        assert_eq!(
+            owner.events(),
+            [Event::Writeback(true), Event::Writeback(false)]
+        );
+        connection.reset_device();
+        assert_eq!(connection.get_config(32, 1), [1]);
+    }
+
+    #[test]
+    fn shows_a_grown_lun() {
+        let connection = connection(&Arc::default());
+        connection.device.set_facts(LunFacts {
+            capacity_blocks: 4096,
+            ..test_facts()
+        });
+        assert_eq!(connection.get_config(0, 8), 4096_u64.to_le_bytes());
+    }
+}

@@ -1,0 +1,29 @@
+//! The vhost-user side: what the front-end and the guest's driver see.
+//!
+//! [`serve_front_end`] runs one front-end's connection. The rings it sets up go to the
+//! [`RingOwner`], who serves them with [`SplitQueue`] and [`RequestParser`].
+
+pub mod backend;
+mod chain;
+pub mod channel;
+#[cfg(test)]
+mod channel_tests;
+pub mod config_space;
+pub mod features;
+mod filter;
+mod message;
+pub mod queue;
+pub mod request;
+pub mod rings;
+#[cfg(test)]
+mod test_owner;
+#[cfg(test)]
+mod test_ring;
+
+pub use backend::{BlockDevice, DeviceSettings};
+pub use chain::ChainError;
+pub use channel::{ChannelError, serve_front_end};
+pub use message::MessageError;
+pub use queue::{QueueError, SplitQueue};
+pub use request::{Malformed, ParsedRequest, Range, RequestKind, RequestParser, Status};
+pub use rings::{RingOwner, RingSetup};

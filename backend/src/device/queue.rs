@@ -1,0 +1,609 @@
+//! The device's side of a split virtqueue (virtio 1.2 section 2.7).
+//!
+//! A queue of our own because completions come in batches: the used ring is filled entry by entry
+//! and published once, with one barrier and one decision whether to notify.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY,
+};
+use virtio_queue::desc::split::Descriptor;
+
+use super::rings::RingSetup;
+use crate::guest_memory::{GuestMemory, GuestMemoryError, GuestRange};
+
+/// The largest ring of the specification (virtio 1.2 section 2.7).
+pub const MAX_QUEUE_SIZE: u16 = 32_768;
+
+// Offsets of virtq_avail (2.7.6) and virtq_used (2.7.8): flags, idx, ring, then one event word.
+const FLAGS: usize = 0;
+const INDEX: usize = 2;
+const RING: usize = 4;
+const EVENT_BYTES: usize = 2;
+const AVAIL_ELEMENT_BYTES: usize = 2;
+const USED_ELEMENT_BYTES: usize = 8;
+const DESCRIPTOR_BYTES: usize = 16;
+
+/// Why a queue cannot be served (any more). It stays so until the driver resets the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// Not a power of two from 1 to [`MAX_QUEUE_SIZE`].
+    #[error("queue {queue} has size {size}, which is not a power of two up to {MAX_QUEUE_SIZE}")]
+    Size {
+        /// The index of the queue.
+        queue: u16,
+        /// Its size.
+        size: u16,
+    },
+    /// A part of the ring is not where it can be used.
+    #[error("the {part} of queue {queue} cannot be used: {reason}")]
+    Place {
+        /// The index of the queue.
+        queue: u16,
+        /// Descriptor table, available ring or used ring.
+        part: &'static str,
+        /// What is wrong with its address.
+        reason: GuestMemoryError,
+    },
+    /// The driver made more available than the ring has room for.
+    #[error("the driver of queue {queue} made {count} buffers available in a ring of {size}")]
+    IndexJump {
+        /// The index of the queue.
+        queue: u16,
+        /// How many are available or in flight.
+        count: u16,
+        /// The size of the ring.
+        size: u16,
+    },
+    /// An entry of the available ring is no index into the descriptor table.
+    #[error("the driver of queue {queue} made descriptor {head} of {size} available")]
+    Head {
+        /// The index of the queue.
+        queue: u16,
+        /// What the entry said.
+        head: u16,
+        /// The size of the ring.
+        size: u16,
+    },
+}
+
+/// The three parts of the ring in host memory.
+struct Parts {
+    desc_table: GuestRange,
+    avail_ring: GuestRange,
+    used_ring: GuestRange,
+}
+
+impl Parts {
+    fn resolve(setup: &Layout, memory: &Arc<GuestMemory>) -> Result<Self, QueueError> {
+        let size = usize::from(setup.size);
+        let avail_bytes = RING + AVAIL_ELEMENT_BYTES * size + EVENT_BYTES;
+        let used_bytes = RING + USED_ELEMENT_BYTES * size + EVENT_BYTES;
+        let find = |part, address, length_bytes, alignment_bytes| {
+            GuestRange::resolve(memory, address, length_bytes, alignment_bytes).map_err(|reason| {
+                QueueError::Place {
+                    queue: setup.queue,
+                    part,
+                    reason,
+                }
+            })
+        };
+        Ok(Self {
+            desc_table: find(
+                "descriptor table",
+                setup.desc_table,
+                DESCRIPTOR_BYTES * size,
+                16,
+            )?,
+            avail_ring: find("available ring", setup.avail_ring, avail_bytes, 2)?,
+            used_ring: find("used ring", setup.used_ring, used_bytes, 4)?,
+        })
+    }
+}
+
+/// Where the ring is, in guest addresses.
+#[derive(Clone, Copy)]
+struct Layout {
+    queue: u16,
+    size: u16,
+    desc_table: vm_memory::GuestAddress,
+    avail_ring: vm_memory::GuestAddress,
+    used_ring: vm_memory::GuestAddress,
+}
+
+/// One split virtqueue, as its queue thread sees it.
+///
+/// Use: [`pop`](Self::pop) until it gives nothing; for each head, later and in any order,
+/// [`push_used`](Self::push_used); at the end of a batch [`publish`](Self::publish), and notify
+/// the driver when it says so. Before sleeping, [`enable_notification`](Self::enable_notification)
+/// and pop again when it says that there is more.
+///
+/// A ring whose driver broke the rules is reported once and then behaves as an empty one that is
+/// never written to.
+pub struct SplitQueue {
+    layout: Layout,
+    memory: Arc<GuestMemory>,
+    /// `None` when the ring is broken.
+    parts: Option<Parts>,
+    event_idx: bool,
+    /// The available index of the next buffer to pop.
+    next_avail: u16,
+    /// The available index as last read from the driver.
+    seen_avail: u16,
+    /// The used index of the next buffer to complete.
+    next_used: u16,
+    /// The used index as last published.
+    published_used: u16,
+    /// How many were popped and not yet completed.
+    in_flight: u16,
+}
+
+impl SplitQueue {
+    /// A queue that goes on where `setup` says; the used index is the one in guest memory.
+    ///
+    /// # Errors
+    /// When the size is not a power of two or a part of the ring is not in guest memory.
+    pub fn new(setup: &RingSetup) -> Result<Self, QueueError> {
+        let RingSetup {
+            index,
+            size,
+            desc_table,
+            avail_ring,
+            used_ring,
+            next_avail,
+            ..
+        } = *setup;
+        if !size.is_power_of_two() || size > MAX_QUEUE_SIZE {
+            return Err(QueueError::Size { queue: index, size });
+        }
+        let layout = Layout {
+            queue: index,
+            size,
+            desc_table,
+            avail_ring,
+            used_ring,
+        };
+        let memory = own_table(&setup.memory);
+        let parts = Parts::resolve(&layout, &memory)?;
+        let next_used = parts.used_ring.load_u16(INDEX, Ordering::Acquire);
+        Ok(Self {
+            layout,
+            memory,
+            parts: Some(parts),
+            event_idx: setup.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0,
+            next_avail,
+            seen_avail: next_avail,
+            next_used,
+            published_used: next_used,
+            in_flight: 0,
+        })
+    }
+
+    /// The size of the ring.
+    pub fn size(&self) -> u16 {
+        self.layout.size
+    }
+
+    /// The guest memory that descriptors refer to.
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// The available index of the next buffer: what GET_VRING_BASE answers.
+    pub fn next_avail(&self) -> u16 {
+        self.next_avail
+    }
+
+    /// How many buffers were popped and not yet completed.
+    pub fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
+    /// Whether the driver broke the rules and the queue is given up.
+    pub fn is_broken(&self) -> bool {
+        self.parts.is_none()
+    }
+
+    /// Takes the next available buffer: the index of its first descriptor, which is in the table.
+    ///
+    /// # Errors
+    /// Once, when the driver breaks the rules of the ring; after that there is never a buffer.
+    pub fn pop(&mut self) -> Result<Option<u16>, QueueError> {
+        let Some(parts) = &self.parts else {
+            return Ok(None);
+        };
+        if self.next_avail == self.seen_avail {
+            // Acquire: the entries and descriptors were written before the index (2.7.13).
+            self.seen_avail = parts.avail_ring.load_u16(INDEX, Ordering::Acquire);
+        }
+        let available = self.seen_avail.wrapping_sub(self.next_avail);
+        if available == 0 {
+            return Ok(None);
+        }
+        let entry = RING + AVAIL_ELEMENT_BYTES * self.slot(self.next_avail);
+        let head = parts.avail_ring.load_u16(entry, Ordering::Relaxed);
+        if let Err(error) = self.check_pop(available, head) {
+            self.parts = None;
+            return Err(error);
+        }
+        self.next_avail = self.next_avail.wrapping_add(1);
+        self.in_flight += 1;
+        Ok(Some(head))
+    }
+
+    /// A ring of n entries has n buffers in all, available or in flight, each with a descriptor.
+    fn check_pop(&self, available: u16, head: u16) -> Result<(), QueueError> {
+        let Layout { queue, size, .. } = self.layout;
+        let count = available.saturating_add(self.in_flight);
+        if count > size {
+            return Err(QueueError::IndexJump { queue, count, size });
+        }
+        if head >= size {
+            return Err(QueueError::Head { queue, head, size });
+        }
+        Ok(())
+    }
+
+    /// Reads a descriptor once; `None` beyond the table or when the ring is broken.
+    pub fn descriptor(&self, index: u16) -> Option<Descriptor> {
+        let parts = self.parts.as_ref().filter(|_| index < self.layout.size)?;
+        let offset = DESCRIPTOR_BYTES * usize::from(index);
+        let address = parts.desc_table.read_u64(offset);
+        let [l0, l1, l2, l3, f0, f1, n0, n1] = parts.desc_table.read_u64(offset + 8).to_le_bytes();
+        let length_bytes = u32::from_le_bytes([l0, l1, l2, l3]);
+        let flags = u16::from_le_bytes([f0, f1]);
+        let next = u16::from_le_bytes([n0, n1]);
+        Some(Descriptor::new(address, length_bytes, flags, next))
+    }
+
+    /// Puts a completed buffer into the used ring. The driver sees it after
+    /// [`publish`](Self::publish).
+    pub fn push_used(&mut self, head: u16, length_bytes: u32) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let Some(parts) = &self.parts else { return };
+        let entry = RING + USED_ELEMENT_BYTES * self.slot(self.next_used);
+        parts.used_ring.write_u32(entry, u32::from(head));
+        parts.used_ring.write_u32(entry + 4, length_bytes);
+        self.next_used = self.next_used.wrapping_add(1);
+    }
+
+    /// Shows the driver all completed buffers at once. Returns whether it wants to be notified.
+    #[must_use = "a driver that is not notified may wait for ever"]
+    pub fn publish(&mut self) -> bool {
+        let Some(parts) = &self.parts else {
+            return false;
+        };
+        let before = self.published_used;
+        if before == self.next_used {
+            return false;
+        }
+        // Release: the data, the status bytes and the entries come before the index.
+        parts
+            .used_ring
+            .store_u16(INDEX, self.next_used, Ordering::Release);
+        self.published_used = self.next_used;
+        // The driver writes its wish and then reads the index; we write the index and then read
+        // its wish. Without a full barrier both could read the old value (2.7.10).
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            let used_event = RING + AVAIL_ELEMENT_BYTES * usize::from(self.layout.size);
+            let event = parts.avail_ring.load_u16(used_event, Ordering::Relaxed);
+            passed(event, before, self.published_used)
+        } else {
+            let flags = parts.avail_ring.load_u16(FLAGS, Ordering::Relaxed);
+            u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0
+        }
+    }
+
+    /// Asks the driver not to kick while we look at the ring anyway. A hint: kicks may still come.
+    pub fn disable_notification(&mut self) {
+        let Some(parts) = self.parts.as_ref().filter(|_| !self.event_idx) else {
+            // With EVENT_IDX the index to kick at lies behind us: nothing to do.
+            return;
+        };
+        parts
+            .used_ring
+            .store_u16(FLAGS, NO_NOTIFY, Ordering::Relaxed);
+    }
+
+    /// Asks the driver to kick at the next buffer. Returns whether one came meanwhile, which may
+    /// not be kicked for: pop again.
+    #[must_use = "a buffer that came meanwhile may not be kicked for"]
+    pub fn enable_notification(&mut self) -> bool {
+        let Some(parts) = &self.parts else {
+            return false;
+        };
+        if self.event_idx {
+            let avail_event = RING + USED_ELEMENT_BYTES * usize::from(self.layout.size);
+            parts
+                .used_ring
+                .store_u16(avail_event, self.next_avail, Ordering::Relaxed);
+        } else {
+            parts.used_ring.store_u16(FLAGS, 0, Ordering::Relaxed);
+        }
+        // As in `publish`, with the roles changed (2.7.7).
+        fence(Ordering::SeqCst);
+        parts.avail_ring.load_u16(INDEX, Ordering::Relaxed) != self.next_avail
+    }
+
+    /// Goes on in another memory table. Requests in flight keep the one they came from.
+    ///
+    /// # Errors
+    /// When the ring is not in the new memory: then it is broken. Either way the old mapping is
+    /// let go.
+    pub fn set_memory(&mut self, memory: &GuestMemory) -> Result<(), QueueError> {
+        let was_broken = self.parts.take().is_none();
+        self.memory = own_table(memory);
+        if !was_broken {
+            self.parts = Some(Parts::resolve(&self.layout, &self.memory)?);
+        }
+        Ok(())
+    }
+
+    /// The place in the ring of an index that counts on for ever.
+    fn slot(&self, index: u16) -> usize {
+        usize::from(index & (self.layout.size - 1))
+    }
+}
+
+/// A copy of the memory table (not of the memory): each request counts itself as a user of it, and
+/// queues that share one counter would slow each other down.
+fn own_table(memory: &GuestMemory) -> Arc<GuestMemory> {
+    Arc::new(memory.clone())
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the flag is bit 0")]
+const NO_NOTIFY: u16 = VRING_USED_F_NO_NOTIFY as u16;
+
+/// Whether an index that moved from `before` to `after` went past `event` (2.7.10): the entry
+/// that the driver waits for is among those just published.
+fn passed(event: u16, before: u16, after: u16) -> bool {
+    after.wrapping_sub(event).wrapping_sub(1) < after.wrapping_sub(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_ring::{MEMORY_BYTES, TestRing, USED_RING};
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use vm_memory::{Bytes, GuestAddress, GuestRegionMmap};
+
+    const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
+
+    #[test]
+    fn refuses_a_size_that_is_no_power_of_two() {
+        for (size, good) in [(0, false), (1, true), (3, false), (128, true), (129, false)] {
+            let ring = TestRing::new(256);
+            let setup = RingSetup {
+                size,
+                ..ring.setup(0)
+            };
+            assert_eq!(SplitQueue::new(&setup).is_ok(), good, "size {size}");
+        }
+    }
+
+    #[test]
+    fn refuses_rings_outside_memory() {
+        let ring = TestRing::new(8);
+        let setup = RingSetup {
+            used_ring: GuestAddress(1 << 40),
+            ..ring.setup(0)
+        };
+        let error = SplitQueue::new(&setup).err().unwrap();
+        assert!(
+            matches!(
+                error,
+                QueueError::Place {
+                    part: "used ring",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn starts_at_the_used_index_in_guest_memory() {
+        let ring = TestRing::new(8);
+        ring.memory
+            .write_obj(41_u16, GuestAddress(USED_RING + 2))
+            .unwrap();
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        queue.push_used(3, 1);
+        assert!(queue.publish());
+        assert_eq!(ring.used_index(), 42);
+        assert_eq!(ring.used(41), (3, 1));
+    }
+
+    #[test]
+    fn takes_a_full_ring_and_reports_one_more_once() {
+        let mut ring = TestRing::new(8);
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        (0..8).for_each(|head| ring.make_available(head));
+        assert_eq!(queue.pop(), Ok(Some(0)));
+
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        ring.make_available(0);
+        assert_eq!(
+            queue.pop(),
+            Err(QueueError::IndexJump {
+                queue: 0,
+                count: 9,
+                size: 8
+            })
+        );
+        assert_eq!(queue.pop(), Ok(None));
+        assert!(!queue.enable_notification());
+        queue.push_used(0, 0);
+        assert!(!queue.publish());
+        assert_eq!(ring.used_index(), 0);
+    }
+
+    #[test]
+    fn counts_buffers_in_flight_against_the_size_of_the_ring() {
+        let mut ring = TestRing::new(2);
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        for head in 0..2 {
+            ring.make_available(head);
+            assert_eq!(queue.pop(), Ok(Some(head)));
+        }
+        ring.make_available(0);
+        assert!(matches!(
+            queue.pop(),
+            Err(QueueError::IndexJump { count: 3, .. })
+        ));
+    }
+
+    #[test]
+    fn reports_a_head_beyond_the_table() {
+        let mut ring = TestRing::new(8);
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        ring.make_available(8);
+        assert_eq!(
+            queue.pop(),
+            Err(QueueError::Head {
+                queue: 0,
+                head: 8,
+                size: 8
+            })
+        );
+    }
+
+    #[test]
+    fn shows_the_driver_a_batch_only_when_published() {
+        let mut ring = TestRing::new(8);
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        (0..3).for_each(|head| ring.make_available(head));
+        while let Some(head) = queue.pop().unwrap() {
+            queue.push_used(head, u32::from(head) + 1);
+        }
+        assert_eq!(ring.used_index(), 0);
+        assert!(queue.publish());
+        assert_eq!(ring.used_index(), 3);
+        assert!(!queue.publish(), "nothing new");
+    }
+
+    #[test]
+    fn does_not_notify_a_driver_that_asked_for_no_interrupts() {
+        let ring = TestRing::new(8);
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        ring.set_avail_flags(1);
+        queue.push_used(0, 0);
+        assert!(!queue.publish());
+        ring.set_avail_flags(0);
+        queue.push_used(1, 0);
+        assert!(queue.publish());
+    }
+
+    #[test]
+    fn notifies_exactly_when_the_used_event_is_passed() {
+        for (start, event, pushed, notify) in [
+            (0_u16, 0_u16, 1_u16, true),
+            (0, 1, 1, false),
+            (0, 1, 2, true),
+            (5, 4, 3, false),
+            (u16::MAX, u16::MAX, 1, true),
+            (u16::MAX, 0, 1, false),
+            (u16::MAX, 0, 2, true),
+        ] {
+            let ring = TestRing::new(8);
+            ring.memory
+                .write_obj(start, GuestAddress(USED_RING + 2))
+                .unwrap();
+            ring.set_used_event(event);
+            let mut queue = SplitQueue::new(&ring.setup(EVENT_IDX)).unwrap();
+            (0..pushed).for_each(|head| queue.push_used(head, 0));
+            assert_eq!(
+                queue.publish(),
+                notify,
+                "from {start} by {pushed}, event {event}"
+            );
+        }
+    }
+
+    #[test]
+    fn finds_what_came_before_kicks_were_enabled() {
+        for features in [0, EVENT_IDX] {
+            let mut ring = TestRing::new(8);
+            let mut queue = SplitQueue::new(&ring.setup(features)).unwrap();
+            queue.disable_notification();
+            assert_eq!(ring.used_flags(), u16::from(features == 0));
+            assert!(!queue.enable_notification());
+            assert_eq!(ring.used_flags(), 0);
+            queue.disable_notification();
+            ring.make_available(1);
+            assert!(queue.enable_notification());
+            assert_eq!(queue.pop(), Ok(Some(1)));
+            assert!(!queue.enable_notification());
+            assert_eq!(ring.avail_event(), u16::from(features != 0));
+        }
+    }
+
+    #[test]
+    fn breaks_when_the_new_memory_lacks_the_ring_and_lets_the_old_one_go() {
+        let region = GuestRegionMmap::from_range(GuestAddress(0), MEMORY_BYTES, None).unwrap();
+        let region = Arc::new(region);
+        let memory = GuestMemory::from_arc_regions(vec![Arc::clone(&region)]).unwrap();
+        let setup = RingSetup {
+            memory: Arc::new(memory),
+            ..TestRing::new(8).setup(0)
+        };
+        let mut queue = SplitQueue::new(&setup).unwrap();
+        queue.set_memory(&setup.memory).unwrap();
+        drop(setup);
+        assert!(!queue.is_broken());
+        assert!(Arc::strong_count(&region) > 1);
+        queue.set_memory(&GuestMemory::new()).unwrap_err();
+        assert!(queue.is_broken());
+        assert_eq!(Arc::strong_count(&region), 1);
+    }
+
+    proptest! {
+        /// The driver and the device take random turns around the wrap of the indices; a plain
+        /// queue says what must come out.
+        #[test]
+        fn behaves_like_a_plain_queue_around_the_wrap(
+            start in (u16::MAX - 40)..=u16::MAX,
+            turns in prop::collection::vec((0_u8..3, 1_u16..6), 1..80),
+            event_idx in any::<bool>(),
+        ) {
+            const SIZE: u16 = 16;
+            let mut ring = TestRing::starting_at(SIZE, start);
+            let features = if event_idx { EVENT_IDX } else { 0 };
+            let mut queue = SplitQueue::new(&ring.setup(features)).unwrap();
+            let mut free: VecDeque<u16> = (0..SIZE).collect();
+            let (mut offered, mut taken) = (VecDeque::new(), VecDeque::new());
+            let mut used_index = start;
+            for (turn, count) in turns {
+                match turn {
+                    0 => for head in free.drain(..usize::from(count).min(free.len())) {
+                        ring.make_available(head);
+                        offered.push_back(head);
+                    },
+                    1 => for _ in 0..count {
+                        let expected = offered.pop_front();
+                        prop_assert_eq!(queue.pop(), Ok(expected));
+                        taken.extend(expected);
+                    },
+                    _ => {
+                        ring.set_used_event(used_index);
+                        let batch: Vec<u16> =
+                            taken.drain(..usize::from(count).min(taken.len())).collect();
+                        batch.iter().for_each(|&head| queue.push_used(head, 7));
+                        prop_assert_eq!(queue.publish(), !batch.is_empty());
+                        for head in batch {
+                            prop_assert_eq!(ring.used(used_index), (u32::from(head), 7));
+                            used_index = used_index.wrapping_add(1);
+                            free.push_back(head);
+                        }
+                        prop_assert_eq!(ring.used_index(), used_index);
+                    }
+                }
+                prop_assert_eq!(usize::from(queue.in_flight()), taken.len());
+            }
+        }
+    }
+}
