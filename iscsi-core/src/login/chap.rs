@@ -94,6 +94,11 @@ impl Chap {
         })
     }
 
+    /// The algorithm that the target chose, once it has.
+    pub(super) fn chosen(&self) -> Option<ChapAlgorithm> {
+        self.chosen
+    }
+
     /// CHAP_A with all algorithms of the settings, in their order.
     pub(super) fn offer_algorithms(&self, list: &mut TextList) {
         let numbers: Vec<String> = self

@@ -35,7 +35,7 @@ use super::error::{ApiMisuse, AuthenticationFailure, LoginError, Misbehaviour};
 use super::negotiated::Negotiated;
 use super::negotiation::Negotiation;
 use super::rule::REJECT;
-use super::settings::LoginSettings;
+use super::settings::{ChapAlgorithm, LoginSettings};
 use super::status::LoginStatus;
 use super::trace::KeyTrace;
 use crate::pdu::login::{LoginRequest, LoginResponse, Stage, Stages, VERSION};
@@ -268,6 +268,28 @@ impl Login {
     /// error.
     pub fn trace(&self) -> impl Iterator<Item = &KeyTrace> {
         self.negotiation.traces().iter()
+    }
+
+    /// Other settings that are worth one more login, after `error` ended this one.
+    ///
+    /// tgt, as others that stem from the iSCSI Enterprise Target, takes 7 for the number of SHA-1,
+    /// chooses it, and answers 0200 to the SHA-256 response that it cannot read. So it is asked
+    /// again without SHA-256, if there is another algorithm in the list. A wrong secret has
+    /// another status, hence costs no second login. Nothing is weakened: the target could have
+    /// chosen the other algorithm in the first place.
+    pub fn settings_for_another_attempt(&self, error: &LoginError) -> Option<LoginSettings> {
+        const INITIATOR_ERROR: LoginStatus = LoginStatus {
+            class: 2,
+            detail: 0,
+        };
+        let chose_7 = self.chap.as_ref()?.chosen() == Some(ChapAlgorithm::Sha256);
+        if !chose_7 || *error != LoginError::TargetRefused(INITIATOR_ERROR) {
+            return None;
+        }
+        let mut settings = self.settings.clone();
+        let algorithms = &mut settings.chap.as_mut()?.algorithms;
+        algorithms.retain(|algorithm| *algorithm != ChapAlgorithm::Sha256);
+        (!algorithms.is_empty()).then_some(settings)
     }
 
     fn offer_auth_method(&mut self) -> State {

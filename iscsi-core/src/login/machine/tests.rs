@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::login::settings::DigestPreference;
-use crate::login::settings::{ChapAlgorithm, ChapCredentials, ChapSettings, Isid, Secret};
+use crate::login::settings::{ChapCredentials, ChapSettings, Isid, Secret};
 use crate::name::IscsiName;
 use crate::pdu::{BHS_LENGTH_BYTES, data_segment_length};
 use crate::text::format_hexadecimal;
@@ -951,6 +951,41 @@ fn a_target_that_goes_on_without_chap_is_left() {
             authentication_failure(result),
             AuthenticationFailure::ChapSkipped
         );
+    }
+}
+
+/// The error with which a login ends when its proof, by the hash with this number, is refused.
+fn refused_proof(number: u8, status: (u8, u8), settings: LoginSettings) -> (Login, LoginError) {
+    let mut session = Session::new(settings);
+    session.send(STAY_IN_SECURITY, "AuthMethod=CHAP\0");
+    let text = format!("CHAP_A={number}\0CHAP_I=5\0CHAP_C=0x01\0");
+    session.send(STAY_IN_SECURITY, &text);
+    let mut bhs = session.response(0, 0);
+    (bhs[36], bhs[37]) = status;
+    let error = session.login.receive(&bhs, b"").unwrap_err();
+    (session.login, error)
+}
+
+#[test]
+fn a_target_that_takes_7_for_sha_1_is_worth_a_login_without_sha_256() {
+    let (login, error) = refused_proof(7, (2, 0), with_chap(None));
+    let settings = login.settings_for_another_attempt(&error).unwrap();
+    let mut session = Session::new(settings);
+    session.send(STAY_IN_SECURITY, "AuthMethod=CHAP\0");
+    assert_eq!(session.text(), "CHAP_A=5\0");
+}
+
+#[test]
+fn other_refusals_of_a_proof_are_worth_no_other_login() {
+    let mut only_sha_256 = with_chap(None);
+    only_sha_256.chap.as_mut().unwrap().algorithms = vec![ChapAlgorithm::Sha256];
+    for (number, status, settings) in [
+        (7, (2, 1), with_chap(None)),
+        (5, (2, 0), with_chap(None)),
+        (7, (2, 0), only_sha_256),
+    ] {
+        let (login, error) = refused_proof(number, status, settings);
+        assert!(login.settings_for_another_attempt(&error).is_none());
     }
 }
 
