@@ -242,7 +242,7 @@ pub enum ApiMisuse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AuthenticationFailure {
     /// No CHAP settings, and the target does not accept AuthMethod=None.
-    #[error("the target wants CHAP; give a CHAP user name and a secret")]
+    #[error("the target wants CHAP, and no CHAP user name and secret are set; set them")]
     ChapWanted,
     /// CHAP settings, and the target does not do CHAP.
     #[error("a CHAP secret is set, but the target refuses to authenticate with CHAP")]

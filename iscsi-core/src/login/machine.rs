@@ -311,7 +311,7 @@ impl Login {
     ) -> Result<(LoginStep, State), LoginError> {
         let response = parse_response(bhs, data)?;
         if response.status_class != 0 {
-            return Ok((refused(&response, data)?, state));
+            return Ok((self.refused(&response, data)?, state));
         }
         self.check_echoes(&response)?;
         self.count_stat_sn(&response)?;
@@ -329,6 +329,17 @@ impl Login {
         }
         let list = mem::take(&mut self.inbox);
         self.react(state, stages, &list, &response)
+    }
+
+    /// A status other than success: a redirection or the end.
+    fn refused(&self, response: &LoginResponse, data: &[u8]) -> Result<LoginStep, LoginError> {
+        match (response.status_class, response.status_detail) {
+            (1, 1) => redirect(false, data),
+            (1, 2) => redirect(true, data),
+            // There was no secret that could have been wrong.
+            (2, 1) if self.chap.is_none() => Err(AuthenticationFailure::ChapWanted.into()),
+            (class, detail) => Err(LoginError::TargetRefused(LoginStatus { class, detail })),
+        }
     }
 
     /// Goes on with our own list, which took more than one PDU. The target has to answer each of
@@ -628,13 +639,8 @@ fn parse_response(bhs: &Bhs, data: &[u8]) -> Result<LoginResponse, LoginError> {
     Ok(LoginResponse::parse(bhs))
 }
 
-/// A status other than success: a redirection or the end.
-fn refused(response: &LoginResponse, data: &[u8]) -> Result<LoginStep, LoginError> {
-    let permanent = match (response.status_class, response.status_detail) {
-        (1, 1) => false,
-        (1, 2) => true,
-        (class, detail) => return Err(LoginError::TargetRefused(LoginStatus { class, detail })),
-    };
+/// Where statuses 0101 and 0102 point.
+fn redirect(permanent: bool, data: &[u8]) -> Result<LoginStep, LoginError> {
     let pairs = parse_list(data).map_err(Misbehaviour::from)?;
     let is_address = |pair: &&Pair<'_>| pair.key == "TargetAddress";
     let pair = pairs
