@@ -1,28 +1,7 @@
-//! One login, from the first request to full-feature phase, as a transition table.
+//! One login, from the first request to full-feature phase.
 //!
-//! Each state says what was sent; each response of the target that is complete (its C bit clear)
-//! either stays in the stage or, with the T bit that was asked for, moves on.
-//!
-//! ```text
-//!  SecurityNegotiation (CSG 0)                          LoginOperationalNegotiation (CSG 1)
-//!
-//!  AuthMethod=None, T ── NoneOffered ──────── moves on ──────────────────┐
-//!                             │ stays                                    │
-//!                             ▼                                          ▼      moves on
-//!                       LeavingSecurity ───── moves on ────────▶ ParametersOffered ──▶ full-feature
-//!                          ▲       ▲ └┐ stays                       ▲         └┐ stays     phase
-//!                          │       └──┘ (T again)                   │         ┌┘ (answers, T)
-//!                    stays │                                        │◀────────┘
-//!  AuthMethod=CHAP ── ChapOffered                                   │
-//!                          │ stays      a response that moves on    │
-//!  CHAP_A ────────── AlgorithmsOffered  from these two is an error  │
-//!                          │ stays                                  │
-//!  CHAP_N, CHAP_R, T ── ProofSent ─────────── moves on ─────────────┘
-//!                          └─ stays ─▶ LeavingSecurity
-//! ```
-//!
-//! A login always starts in the security stage: at least one target in use reinstates a session
-//! (RFC 7143 section 6.3.5) only there.
+//! `transition` has the states, drawn and as a table. Here is what they have in common:
+//! the header of each response is checked, its text put together, heard and answered.
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -38,6 +17,7 @@ use super::rule::REJECT;
 use super::settings::{ChapAlgorithm, LoginSettings};
 use super::status::LoginStatus;
 use super::trace::KeyTrace;
+use super::transition::{MOVES_ON, Reaction, State};
 use crate::pdu::login::{LoginRequest, LoginResponse, Stage, Stages, VERSION};
 use crate::pdu::reject::Reject;
 use crate::pdu::{Bhs, Lengths, Opcode, assemble};
@@ -118,90 +98,6 @@ enum Progress {
     NotStarted,
     Running(State),
     Over,
-}
-
-/// What was sent last. See the drawing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    NoneOffered,
-    ChapOffered,
-    AlgorithmsOffered,
-    ProofSent,
-    LeavingSecurity,
-    ParametersOffered,
-}
-
-/// What a response makes us do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reaction {
-    /// Send CHAP_A.
-    OfferAlgorithms,
-    /// Send CHAP_N and CHAP_R, in mutual CHAP also CHAP_I and CHAP_C, and ask to move on.
-    ProveOurselves,
-    /// Send the answers that are due, if any, and ask to move on.
-    AskToMoveOn,
-    /// Send the operational keys and ask to move on.
-    OfferParameters,
-    /// Enter full-feature phase.
-    Finish,
-    /// Give up: the target goes on without the authentication that we demand.
-    RefuseToSkipChap,
-}
-
-struct Transition {
-    state: State,
-    moves_on: bool,
-    reaction: Reaction,
-    next: State,
-}
-
-const fn when(state: State, moves_on: bool, reaction: Reaction, next: State) -> Transition {
-    Transition {
-        state,
-        moves_on,
-        reaction,
-        next,
-    }
-}
-
-const STAYS: bool = false;
-const MOVES_ON: bool = true;
-
-/// The drawing above, row by row.
-#[rustfmt::skip]
-static TRANSITIONS: [Transition; 12] = [
-    when(State::NoneOffered, STAYS, Reaction::AskToMoveOn, State::LeavingSecurity),
-    when(State::NoneOffered, MOVES_ON, Reaction::OfferParameters, State::ParametersOffered),
-    when(State::ChapOffered, STAYS, Reaction::OfferAlgorithms, State::AlgorithmsOffered),
-    when(State::ChapOffered, MOVES_ON, Reaction::RefuseToSkipChap, State::ChapOffered),
-    when(State::AlgorithmsOffered, STAYS, Reaction::ProveOurselves, State::ProofSent),
-    when(State::AlgorithmsOffered, MOVES_ON, Reaction::RefuseToSkipChap, State::AlgorithmsOffered),
-    when(State::ProofSent, STAYS, Reaction::AskToMoveOn, State::LeavingSecurity),
-    when(State::ProofSent, MOVES_ON, Reaction::OfferParameters, State::ParametersOffered),
-    when(State::LeavingSecurity, STAYS, Reaction::AskToMoveOn, State::LeavingSecurity),
-    when(State::LeavingSecurity, MOVES_ON, Reaction::OfferParameters, State::ParametersOffered),
-    when(State::ParametersOffered, STAYS, Reaction::AskToMoveOn, State::ParametersOffered),
-    when(State::ParametersOffered, MOVES_ON, Reaction::Finish, State::ParametersOffered),
-];
-
-impl State {
-    /// The stage in which a response finds us.
-    fn stage(self) -> Stage {
-        match self {
-            Self::ParametersOffered => Stage::Operational,
-            _ => Stage::Security,
-        }
-    }
-
-    /// The row for a response; the table has one for each (a test counts them).
-    fn transition(self, moves_on: bool) -> (Reaction, Self) {
-        TRANSITIONS
-            .iter()
-            .find(|row| row.state == self && row.moves_on == moves_on)
-            .map_or((Reaction::RefuseToSkipChap, self), |row| {
-                (row.reaction, row.next)
-            })
-    }
 }
 
 /// The security keys of one response.
@@ -439,10 +335,7 @@ impl Login {
     fn check_security(&mut self, state: State, keys: &SecurityKeys<'_>) -> Result<(), LoginError> {
         let expects_chap = matches!(state, State::AlgorithmsOffered | State::ProofSent);
         if !expects_chap && !keys.chap.is_empty() {
-            return Err(Misbehaviour::KeyNotAllowed {
-                key: "CHAP_A, CHAP_I, CHAP_C, CHAP_N or CHAP_R",
-            }
-            .into());
+            return Err(Misbehaviour::KeyNotAllowed { key: "CHAP_…" }.into());
         }
         match (state, keys.auth_method) {
             (State::NoneOffered, method) => self.check_none(method),

@@ -162,24 +162,6 @@ fn authentication_failure(result: Result<LoginStep, LoginError>) -> Authenticati
     }
 }
 
-// The table.
-
-#[test]
-fn each_state_has_one_row_for_each_response() {
-    for row in &TRANSITIONS {
-        let same = |other: &&Transition| other.state == row.state && other.moves_on == row.moves_on;
-        assert_eq!(TRANSITIONS.iter().filter(same).count(), 1);
-    }
-    assert_eq!(TRANSITIONS.len(), 2 * 6);
-}
-
-#[test]
-fn the_stage_changes_only_when_the_target_moves_on() {
-    for row in &TRANSITIONS {
-        assert!(row.moves_on || row.state.stage() == row.next.stage());
-    }
-}
-
 // A login that goes well.
 
 #[test]
