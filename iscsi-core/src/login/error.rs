@@ -144,7 +144,10 @@ pub enum Misbehaviour {
         key: &'static str,
     },
     /// A value that is not of the key's type, or out of its range.
-    #[error("{key}={:?} is not a value that this key can have (section {section})", shortened(.value))]
+    #[error(
+        "{key}={:?} is not a value that this key can have (section {section})",
+        shortened(.value)
+    )]
     BadValue {
         /// The key.
         key: &'static str,

@@ -4,22 +4,27 @@
 //! either stays in the stage or, with the T bit that was asked for, moves on.
 //!
 //! ```text
-//!  SecurityNegotiation (CSG 0)                          LoginOperationalNegotiation (CSG 1)
+//! what we send             SecurityNegotiation (CSG 0)
 //!
-//!  AuthMethod=None, T ── NoneOffered ──────── moves on ──────────────────┐
-//!                             │ stays                                    │
-//!                             ▼                                          ▼      moves on
-//!                       LeavingSecurity ───── moves on ────────▶ ParametersOffered ──▶ full-feature
-//!                          ▲       ▲ └┐ stays                       ▲         └┐ stays     phase
-//!                          │       └──┘ (T again)                   │         ┌┘ (answers, T)
-//!                    stays │                                        │◀────────┘
-//!  AuthMethod=CHAP ── ChapOffered                                   │
-//!                          │ stays      a response that moves on    │
-//!  CHAP_A ────────── AlgorithmsOffered  from these two is an error  │
-//!                          │ stays                                  │
-//!  CHAP_N, CHAP_R, T ── ProofSent ─────────── moves on ─────────────┘
-//!                          └─ stays ─▶ LeavingSecurity
+//! AuthMethod=CHAP          ChapOffered
+//!                               │
+//! CHAP_A                   AlgorithmsOffered
+//!                               │
+//! CHAP_N, CHAP_R, T        ProofSent ═════════════╗      ──▶ the target stays in the stage
+//!                               │                 ║      ══▶ it moves on
+//!                               ▼                 ║
+//! answers if due, T     ┌▶ LeavingSecurity ═══════╣
+//!                       └───────┘ ▲               ║
+//!                                 │               ║
+//! AuthMethod=None, T       NoneOffered ═══════════╣
+//!                                                 ║
+//!                          LoginOperationalNegotiation (CSG 1)
+//!                                                 ▼
+//! keys or answers, T                   ┌▶ ParametersOffered ═══▶ full-feature phase
+//!                                      └──────────┘
 //! ```
+//!
+//! A target that moves on before CHAP is done is left.
 //!
 //! A login always starts in the security stage: at least one target in use reinstates a session
 //! (RFC 7143 section 6.3.5) only there.

@@ -557,6 +557,11 @@ fn rejects_each_key_in_the_wrong_place() {
 }
 
 #[test]
+fn a_declaration_of_ours_that_is_not_understood_does_no_harm() {
+    Session::new(settings()).send(TO_OPERATIONAL, "InitiatorAlias=NotUnderstood\0");
+}
+
+#[test]
 fn rejects_each_answer_that_the_rule_of_its_key_excludes() {
     for (text, what) in [
         ("HeaderDigest=CRC64\0", "NotOffered"),
@@ -612,8 +617,6 @@ fn accepts_each_answer_at_the_edge_of_its_rule() {
 
 #[test]
 fn rejects_a_key_negotiated_again_in_a_later_response() {
-    let mut session = Session::with_parameters_offered(settings());
-    session.send(STAY_IN_OPERATIONAL, "MaxBurstLength=65536\0X-mine=1\0");
     for again in ["MaxBurstLength=65536\0", "X-mine=1\0"] {
         let mut session = Session::with_parameters_offered(settings());
         session.send(STAY_IN_OPERATIONAL, "MaxBurstLength=65536\0X-mine=1\0");
