@@ -94,6 +94,11 @@ impl Chap {
         })
     }
 
+    /// The algorithm that the target chose, once it has.
+    pub(super) fn chosen(&self) -> Option<ChapAlgorithm> {
+        self.chosen
+    }
+
     /// CHAP_A with all algorithms of the settings, in their order.
     pub(super) fn offer_algorithms(&self, list: &mut TextList) {
         let numbers: Vec<String> = self
@@ -211,4 +216,43 @@ fn parse_identifier(value: &str) -> Result<u8, AuthenticationFailure> {
     parse_number(value)
         .and_then(|number| u8::try_from(number).ok())
         .ok_or(AuthenticationFailure::MalformedKey { key: "CHAP_I" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::login::settings::Secret;
+
+    /// Computed with another implementation of the hashes.
+    #[test]
+    fn a_response_hashes_identifier_secret_and_challenge_in_that_order() {
+        let credentials = ChapCredentials {
+            name: "user".into(),
+            secret: Secret::new(b"a secret of ours".to_vec()),
+        };
+        let challenge: Vec<u8> = (0..16).collect();
+        for (algorithm, expected) in [
+            (ChapAlgorithm::Md5, "0x6aafc8a3da75e6a7bd400df463d9cd6b"),
+            (
+                ChapAlgorithm::Sha1,
+                "0x0c57fbabd8822b474aa900579656146ab4668c26",
+            ),
+            (
+                ChapAlgorithm::Sha256,
+                "0x71039133c9e503b396099f564795c669493ba067c3af33b4848d31e2b75ab5b1",
+            ),
+            (
+                ChapAlgorithm::Sha3_256,
+                "0x36d0b4d21d39c511c5b508f85870521948beab337a985502034c3077721a2c3d",
+            ),
+        ] {
+            let response = expected_response(algorithm, 0x2a, &credentials, &challenge);
+            assert_eq!(
+                format_hexadecimal(&response),
+                expected,
+                "{}",
+                algorithm.name()
+            );
+        }
+    }
 }

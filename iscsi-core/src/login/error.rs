@@ -144,7 +144,10 @@ pub enum Misbehaviour {
         key: &'static str,
     },
     /// A value that is not of the key's type, or out of its range.
-    #[error("{key}={:?} is not a value that this key can have (section {section})", shortened(.value))]
+    #[error(
+        "{key}={:?} is not a value that this key can have (section {section})",
+        shortened(.value)
+    )]
     BadValue {
         /// The key.
         key: &'static str,
@@ -242,7 +245,7 @@ pub enum ApiMisuse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AuthenticationFailure {
     /// No CHAP settings, and the target does not accept AuthMethod=None.
-    #[error("the target wants CHAP; give a CHAP user name and a secret")]
+    #[error("the target wants CHAP, and no CHAP user name and secret are set; set them")]
     ChapWanted,
     /// CHAP settings, and the target does not do CHAP.
     #[error("a CHAP secret is set, but the target refuses to authenticate with CHAP")]

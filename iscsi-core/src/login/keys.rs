@@ -294,3 +294,73 @@ pub(super) fn defaults() -> Negotiated {
     }
     draft
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// The subsections of section 13, but for 13.22, which is about keys of vendors.
+    #[test]
+    fn each_key_of_the_rfc_has_one_row() {
+        let mut names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ROWS.len());
+        for section in (1..=26).filter(|section| *section != 22) {
+            let section = alloc::format!("13.{section}");
+            assert!(
+                ROWS.iter()
+                    .any(|row| row.section.split(' ').next() == Some(&section))
+            );
+        }
+    }
+
+    #[test]
+    fn each_default_and_each_offer_of_a_number_is_in_its_range() {
+        for row in &ROWS {
+            if let Rule::Number {
+                range,
+                default,
+                offer,
+                ..
+            } = &row.rule
+            {
+                assert!(range.contains(default), "{}", row.name);
+                assert!(
+                    offer.is_none_or(|offer| range.contains(&offer)),
+                    "{}",
+                    row.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_rfc() {
+        let draft = defaults();
+        assert!(!draft.header_digest && !draft.data_digest);
+        assert!(draft.initial_r2t && draft.immediate_data);
+        assert!(draft.data_pdu_in_order && draft.data_sequence_in_order);
+        assert_eq!(draft.target_max_recv_data_segment_length_bytes, 8192);
+        assert_eq!(
+            (draft.max_burst_length_bytes, draft.first_burst_length_bytes),
+            (262_144, 65_536)
+        );
+        assert_eq!(
+            (draft.default_time2wait_s, draft.default_time2retain_s),
+            (2, 20)
+        );
+        assert_eq!((draft.max_connections, draft.max_outstanding_r2t), (1, 1));
+        assert_eq!(draft.error_recovery_level, 0);
+    }
+
+    #[test]
+    fn bursts_are_offered_in_order_and_in_whole_blocks() {
+        const { assert!(OUR_FIRST_BURST_LENGTH_BYTES <= OUR_MAX_BURST_LENGTH_BYTES) };
+        assert_eq!(OUR_MAX_BURST_LENGTH_BYTES % 4096, 0);
+        assert!(LENGTHS.contains(&OUR_MAX_BURST_LENGTH_BYTES));
+        assert!(!LENGTHS.contains(&(OUR_MAX_BURST_LENGTH_BYTES + 4096)));
+    }
+}

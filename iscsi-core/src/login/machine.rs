@@ -1,28 +1,7 @@
-//! One login, from the first request to full-feature phase, as a transition table.
+//! One login, from the first request to full-feature phase.
 //!
-//! Each state says what was sent; each response of the target that is complete (its C bit clear)
-//! either stays in the stage or, with the T bit that was asked for, moves on.
-//!
-//! ```text
-//!  SecurityNegotiation (CSG 0)                          LoginOperationalNegotiation (CSG 1)
-//!
-//!  AuthMethod=None, T ── NoneOffered ──────── moves on ──────────────────┐
-//!                             │ stays                                    │
-//!                             ▼                                          ▼      moves on
-//!                       LeavingSecurity ───── moves on ────────▶ ParametersOffered ──▶ full-feature
-//!                          ▲       ▲ └┐ stays                       ▲         └┐ stays     phase
-//!                          │       └──┘ (T again)                   │         ┌┘ (answers, T)
-//!                    stays │                                        │◀────────┘
-//!  AuthMethod=CHAP ── ChapOffered                                   │
-//!                          │ stays      a response that moves on    │
-//!  CHAP_A ────────── AlgorithmsOffered  from these two is an error  │
-//!                          │ stays                                  │
-//!  CHAP_N, CHAP_R, T ── ProofSent ─────────── moves on ─────────────┘
-//!                          └─ stays ─▶ LeavingSecurity
-//! ```
-//!
-//! A login always starts in the security stage: at least one target in use reinstates a session
-//! (RFC 7143 section 6.3.5) only there.
+//! `transition` has the states, drawn and as a table. Here is what they have in common:
+//! the header of each response is checked, its text put together, heard and answered.
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -35,9 +14,10 @@ use super::error::{ApiMisuse, AuthenticationFailure, LoginError, Misbehaviour};
 use super::negotiated::Negotiated;
 use super::negotiation::Negotiation;
 use super::rule::REJECT;
-use super::settings::LoginSettings;
+use super::settings::{ChapAlgorithm, LoginSettings};
 use super::status::LoginStatus;
 use super::trace::KeyTrace;
+use super::transition::{MOVES_ON, Reaction, State};
 use crate::pdu::login::{LoginRequest, LoginResponse, Stage, Stages, VERSION};
 use crate::pdu::reject::Reject;
 use crate::pdu::{Bhs, Lengths, Opcode, assemble};
@@ -120,90 +100,6 @@ enum Progress {
     Over,
 }
 
-/// What was sent last. See the drawing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    NoneOffered,
-    ChapOffered,
-    AlgorithmsOffered,
-    ProofSent,
-    LeavingSecurity,
-    ParametersOffered,
-}
-
-/// What a response makes us do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reaction {
-    /// Send CHAP_A.
-    OfferAlgorithms,
-    /// Send CHAP_N and CHAP_R, in mutual CHAP also CHAP_I and CHAP_C, and ask to move on.
-    ProveOurselves,
-    /// Send the answers that are due, if any, and ask to move on.
-    AskToMoveOn,
-    /// Send the operational keys and ask to move on.
-    OfferParameters,
-    /// Enter full-feature phase.
-    Finish,
-    /// Give up: the target goes on without the authentication that we demand.
-    RefuseToSkipChap,
-}
-
-struct Transition {
-    state: State,
-    moves_on: bool,
-    reaction: Reaction,
-    next: State,
-}
-
-const fn when(state: State, moves_on: bool, reaction: Reaction, next: State) -> Transition {
-    Transition {
-        state,
-        moves_on,
-        reaction,
-        next,
-    }
-}
-
-const STAYS: bool = false;
-const MOVES_ON: bool = true;
-
-/// The drawing above, row by row.
-#[rustfmt::skip]
-static TRANSITIONS: [Transition; 12] = [
-    when(State::NoneOffered, STAYS, Reaction::AskToMoveOn, State::LeavingSecurity),
-    when(State::NoneOffered, MOVES_ON, Reaction::OfferParameters, State::ParametersOffered),
-    when(State::ChapOffered, STAYS, Reaction::OfferAlgorithms, State::AlgorithmsOffered),
-    when(State::ChapOffered, MOVES_ON, Reaction::RefuseToSkipChap, State::ChapOffered),
-    when(State::AlgorithmsOffered, STAYS, Reaction::ProveOurselves, State::ProofSent),
-    when(State::AlgorithmsOffered, MOVES_ON, Reaction::RefuseToSkipChap, State::AlgorithmsOffered),
-    when(State::ProofSent, STAYS, Reaction::AskToMoveOn, State::LeavingSecurity),
-    when(State::ProofSent, MOVES_ON, Reaction::OfferParameters, State::ParametersOffered),
-    when(State::LeavingSecurity, STAYS, Reaction::AskToMoveOn, State::LeavingSecurity),
-    when(State::LeavingSecurity, MOVES_ON, Reaction::OfferParameters, State::ParametersOffered),
-    when(State::ParametersOffered, STAYS, Reaction::AskToMoveOn, State::ParametersOffered),
-    when(State::ParametersOffered, MOVES_ON, Reaction::Finish, State::ParametersOffered),
-];
-
-impl State {
-    /// The stage in which a response finds us.
-    fn stage(self) -> Stage {
-        match self {
-            Self::ParametersOffered => Stage::Operational,
-            _ => Stage::Security,
-        }
-    }
-
-    /// The row for a response; the table has one for each (a test counts them).
-    fn transition(self, moves_on: bool) -> (Reaction, Self) {
-        TRANSITIONS
-            .iter()
-            .find(|row| row.state == self && row.moves_on == moves_on)
-            .map_or((Reaction::RefuseToSkipChap, self), |row| {
-                (row.reaction, row.next)
-            })
-    }
-}
-
 /// The security keys of one response.
 #[derive(Default)]
 struct SecurityKeys<'a> {
@@ -270,6 +166,28 @@ impl Login {
         self.negotiation.traces().iter()
     }
 
+    /// Other settings that are worth one more login, after `error` ended this one.
+    ///
+    /// tgt, as others that stem from the iSCSI Enterprise Target, takes 7 for the number of SHA-1,
+    /// chooses it, and answers 0200 to the SHA-256 response that it cannot read. So it is asked
+    /// again without SHA-256, if there is another algorithm in the list. A wrong secret has
+    /// another status, hence costs no second login. Nothing is weakened: the target could have
+    /// chosen the other algorithm in the first place.
+    pub fn settings_for_another_attempt(&self, error: &LoginError) -> Option<LoginSettings> {
+        const INITIATOR_ERROR: LoginStatus = LoginStatus {
+            class: 2,
+            detail: 0,
+        };
+        let chose_7 = self.chap.as_ref()?.chosen() == Some(ChapAlgorithm::Sha256);
+        if !chose_7 || *error != LoginError::TargetRefused(INITIATOR_ERROR) {
+            return None;
+        }
+        let mut settings = self.settings.clone();
+        let algorithms = &mut settings.chap.as_mut()?.algorithms;
+        algorithms.retain(|algorithm| *algorithm != ChapAlgorithm::Sha256);
+        (!algorithms.is_empty()).then_some(settings)
+    }
+
     fn offer_auth_method(&mut self) -> State {
         let (method, wish, state) = match self.chap {
             // CHAP takes more than one exchange: there is nothing to ask for yet.
@@ -289,7 +207,7 @@ impl Login {
     ) -> Result<(LoginStep, State), LoginError> {
         let response = parse_response(bhs, data)?;
         if response.status_class != 0 {
-            return Ok((refused(&response, data)?, state));
+            return Ok((self.refused(&response, data)?, state));
         }
         self.check_echoes(&response)?;
         self.count_stat_sn(&response)?;
@@ -307,6 +225,17 @@ impl Login {
         }
         let list = mem::take(&mut self.inbox);
         self.react(state, stages, &list, &response)
+    }
+
+    /// A status other than success: a redirection or the end.
+    fn refused(&self, response: &LoginResponse, data: &[u8]) -> Result<LoginStep, LoginError> {
+        match (response.status_class, response.status_detail) {
+            (1, 1) => redirect(false, data),
+            (1, 2) => redirect(true, data),
+            // There was no secret that could have been wrong.
+            (2, 1) if self.chap.is_none() => Err(AuthenticationFailure::ChapWanted.into()),
+            (class, detail) => Err(LoginError::TargetRefused(LoginStatus { class, detail })),
+        }
     }
 
     /// Goes on with our own list, which took more than one PDU. The target has to answer each of
@@ -406,10 +335,7 @@ impl Login {
     fn check_security(&mut self, state: State, keys: &SecurityKeys<'_>) -> Result<(), LoginError> {
         let expects_chap = matches!(state, State::AlgorithmsOffered | State::ProofSent);
         if !expects_chap && !keys.chap.is_empty() {
-            return Err(Misbehaviour::KeyNotAllowed {
-                key: "CHAP_A, CHAP_I, CHAP_C, CHAP_N or CHAP_R",
-            }
-            .into());
+            return Err(Misbehaviour::KeyNotAllowed { key: "CHAP_…" }.into());
         }
         match (state, keys.auth_method) {
             (State::NoneOffered, method) => self.check_none(method),
@@ -606,13 +532,8 @@ fn parse_response(bhs: &Bhs, data: &[u8]) -> Result<LoginResponse, LoginError> {
     Ok(LoginResponse::parse(bhs))
 }
 
-/// A status other than success: a redirection or the end.
-fn refused(response: &LoginResponse, data: &[u8]) -> Result<LoginStep, LoginError> {
-    let permanent = match (response.status_class, response.status_detail) {
-        (1, 1) => false,
-        (1, 2) => true,
-        (class, detail) => return Err(LoginError::TargetRefused(LoginStatus { class, detail })),
-    };
+/// Where statuses 0101 and 0102 point.
+fn redirect(permanent: bool, data: &[u8]) -> Result<LoginStep, LoginError> {
     let pairs = parse_list(data).map_err(Misbehaviour::from)?;
     let is_address = |pair: &&Pair<'_>| pair.key == "TargetAddress";
     let pair = pairs

@@ -1,7 +1,7 @@
 //! The login phase (RFC 7143 sections 6 and 13): what goes in, what was agreed.
 //!
-//! [`machine::Login`] runs one login; its comment has the drawing. [`keys`] has one row per text
-//! key: to add a key, add a row.
+//! [`machine::Login`] runs one login; `transition` has its states, drawn and as a table; `keys` has
+//! one row per text key: to add a key, add a row.
 
 pub mod address;
 mod chap;
@@ -15,6 +15,7 @@ mod rule;
 pub mod settings;
 pub mod status;
 pub mod trace;
+mod transition;
 
 /// Defaults, for the tests of what comes after a login.
 #[cfg(test)]

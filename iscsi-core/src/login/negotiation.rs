@@ -197,6 +197,7 @@ impl Negotiation {
         let offered = trace.ours.clone().unwrap_or_default();
         trace.theirs = Some(value.into());
         if let Rule::Declaration { theirs, .. } = &row.rule {
+            trace.outcome = "each its own".into();
             return Ok(check_declared(row, theirs(&mut self.draft, value), value)?);
         }
         trace.outcome = row.settle(&mut self.draft, &offered, value)?;

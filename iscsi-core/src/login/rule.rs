@@ -318,3 +318,35 @@ pub(super) fn parse_in(range: &RangeInclusive<u32>, value: &str) -> Option<u32> 
         .and_then(|number| u32::try_from(number).ok())
         .filter(|number| range.contains(number))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::{defaults, row};
+
+    /// No target in its right mind offers these to us first, since we offer them; but the rules
+    /// have to hold for whatever row is added next.
+    #[test]
+    fn each_kind_of_offer_is_answered_by_its_function() {
+        for (key, offer, answer) in [
+            ("InitialR2T", "Yes", "Yes"),
+            ("InitialR2T", "No", "No"),
+            ("InitialR2T", "maybe", "Reject"),
+            ("ImmediateData", "No", "No"),
+            ("MaxOutstandingR2T", "1", "1"),
+            ("MaxOutstandingR2T", "65535", "1"),
+            ("MaxOutstandingR2T", "65536", "Reject"),
+            ("DefaultTime2Wait", "1", "2"),
+            ("DefaultTime2Wait", "3", "3"),
+            ("HeaderDigest", "CRC64,None", "None"),
+            ("HeaderDigest", "CRC64", "Reject"),
+            ("TaskReporting", "ResponseFence", "Reject"),
+            ("OFMarker", "No", "Reject"),
+        ] {
+            assert_eq!(
+                row(key).unwrap().respond(&mut defaults(), offer),
+                answer,
+                "{key}={offer}"
+            );
+        }
+    }
+}

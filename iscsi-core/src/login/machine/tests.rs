@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::login::settings::DigestPreference;
-use crate::login::settings::{ChapAlgorithm, ChapCredentials, ChapSettings, Isid, Secret};
+use crate::login::settings::{ChapCredentials, ChapSettings, Isid, Secret};
 use crate::name::IscsiName;
 use crate::pdu::{BHS_LENGTH_BYTES, data_segment_length};
 use crate::text::format_hexadecimal;
@@ -159,24 +159,6 @@ fn authentication_failure(result: Result<LoginStep, LoginError>) -> Authenticati
     match result {
         Err(LoginError::AuthenticationFailed(what)) => what,
         other => panic!("{other:?}"),
-    }
-}
-
-// The table.
-
-#[test]
-fn each_state_has_one_row_for_each_response() {
-    for row in &TRANSITIONS {
-        let same = |other: &&Transition| other.state == row.state && other.moves_on == row.moves_on;
-        assert_eq!(TRANSITIONS.iter().filter(same).count(), 1);
-    }
-    assert_eq!(TRANSITIONS.len(), 2 * 6);
-}
-
-#[test]
-fn the_stage_changes_only_when_the_target_moves_on() {
-    for row in &TRANSITIONS {
-        assert!(row.moves_on || row.state.stage() == row.next.stage());
     }
 }
 
@@ -575,6 +557,11 @@ fn rejects_each_key_in_the_wrong_place() {
 }
 
 #[test]
+fn a_declaration_of_ours_that_is_not_understood_does_no_harm() {
+    Session::new(settings()).send(TO_OPERATIONAL, "InitiatorAlias=NotUnderstood\0");
+}
+
+#[test]
 fn rejects_each_answer_that_the_rule_of_its_key_excludes() {
     for (text, what) in [
         ("HeaderDigest=CRC64\0", "NotOffered"),
@@ -630,8 +617,6 @@ fn accepts_each_answer_at_the_edge_of_its_rule() {
 
 #[test]
 fn rejects_a_key_negotiated_again_in_a_later_response() {
-    let mut session = Session::with_parameters_offered(settings());
-    session.send(STAY_IN_OPERATIONAL, "MaxBurstLength=65536\0X-mine=1\0");
     for again in ["MaxBurstLength=65536\0", "X-mine=1\0"] {
         let mut session = Session::with_parameters_offered(settings());
         session.send(STAY_IN_OPERATIONAL, "MaxBurstLength=65536\0X-mine=1\0");
@@ -951,6 +936,41 @@ fn a_target_that_goes_on_without_chap_is_left() {
             authentication_failure(result),
             AuthenticationFailure::ChapSkipped
         );
+    }
+}
+
+/// The error with which a login ends when its proof, by the hash with this number, is refused.
+fn refused_proof(number: u8, status: (u8, u8), settings: LoginSettings) -> (Login, LoginError) {
+    let mut session = Session::new(settings);
+    session.send(STAY_IN_SECURITY, "AuthMethod=CHAP\0");
+    let text = format!("CHAP_A={number}\0CHAP_I=5\0CHAP_C=0x01\0");
+    session.send(STAY_IN_SECURITY, &text);
+    let mut bhs = session.response(0, 0);
+    (bhs[36], bhs[37]) = status;
+    let error = session.login.receive(&bhs, b"").unwrap_err();
+    (session.login, error)
+}
+
+#[test]
+fn a_target_that_takes_7_for_sha_1_is_worth_a_login_without_sha_256() {
+    let (login, error) = refused_proof(7, (2, 0), with_chap(None));
+    let settings = login.settings_for_another_attempt(&error).unwrap();
+    let mut session = Session::new(settings);
+    session.send(STAY_IN_SECURITY, "AuthMethod=CHAP\0");
+    assert_eq!(session.text(), "CHAP_A=5\0");
+}
+
+#[test]
+fn other_refusals_of_a_proof_are_worth_no_other_login() {
+    let mut only_sha_256 = with_chap(None);
+    only_sha_256.chap.as_mut().unwrap().algorithms = vec![ChapAlgorithm::Sha256];
+    for (number, status, settings) in [
+        (7, (2, 1), with_chap(None)),
+        (5, (2, 0), with_chap(None)),
+        (7, (2, 0), only_sha_256),
+    ] {
+        let (login, error) = refused_proof(number, status, settings);
+        assert!(login.settings_for_another_attempt(&error).is_none());
     }
 }
 
