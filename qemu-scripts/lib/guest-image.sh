@@ -2,8 +2,8 @@
 # The guest: this machine's own kernel and an initramfs made of its own tools, kept by content.
 
 # What the guest can do beyond busybox. Everything is a file of an installed Debian package.
-GUEST_PACKAGES=(bash busybox-static coreutils cpio e2fsprogs fdisk kmod mount udev util-linux)
-GUEST_TOOLS=(bash blkdiscard blkid blockdev dd dumpe2fs e2fsck lsblk mkfs.ext4 mount sfdisk fdisk
+GUEST_PACKAGES=(bash busybox-static coreutils cpio diffutils e2fsprogs fdisk kmod mount udev util-linux)
+GUEST_TOOLS=(bash blkdiscard blkid blockdev cmp dd dumpe2fs e2fsck lsblk mkfs.ext4 mount sfdisk fdisk
     udevadm umount wipefs)
 GUEST_MODULES=(virtio_pci virtio_blk virtio_console qemu_fw_cfg ext4)
 GUEST_DATA=(/etc/mke2fs.conf

@@ -19,9 +19,10 @@ packages_as_root() {
     fi
 }
 
-# packages_apt_get ARG...: apt-get that asks nothing and shows what it does.
+# packages_apt_get ARG...: apt-get that asks nothing and shows what it does. It runs in the
+# foreground: a signal waits for it, since half an installation is worse than a late end.
 packages_apt_get() {
-    run_interruptible "${AS_ROOT[@]}" env DEBIAN_FRONTEND=noninteractive \
+    "${AS_ROOT[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get --quiet --yes --option DPkg::Lock::Timeout=120 "$@" > >(indent) 2>&1 </dev/null
 }
 

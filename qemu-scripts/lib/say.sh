@@ -9,9 +9,19 @@ say() {
     printf '[%4ds] %s\n' "$SECONDS" "$*" >&"$SAY_FD"
 }
 
+# quoted WORD...: the words as one could type them, with quotes only where a shell needs them.
+quoted() {
+    local word quote="'" words=()
+    for word in "$@"; do
+        [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word="'${word//$quote/$quote\\$quote$quote}'"
+        words+=("$word")
+    done
+    printf '%s\n' "${words[*]}"
+}
+
 # show COMMAND [ARG...]: the command as one could type it.
 show() {
-    printf '        $%s\n' "$(printf ' %q' "$@")" >&"$SAY_FD"
+    printf '        $ %s\n' "$(quoted "$@")" >&"$SAY_FD"
 }
 
 # indent: its stdin, set off from the script's own lines.
