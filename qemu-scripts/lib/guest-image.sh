@@ -93,6 +93,7 @@ guest_stage() {
     ln --symbolic ../bin/udevadm "$root/usr/sbin/systemd-udevd"
     guest_stage_modules "$root" <"$manifest"
     guest_stage_applets "$root"
+    : >"$root/etc/vhost-user-iscsi-guest"
     printf 'root:x:0:0:root:/root:/bin/bash\n' >"$root/etc/passwd"
     guest_stage_groups >"$root/etc/group"
 }
@@ -139,11 +140,10 @@ guest_image_build() {
     rm --recursive --force "$stage"
 }
 
-# guest_image_prepare [TOOL...]: sets KERNEL and INITRD; TOOL is a further program for the guest.
+# guest_image_prepare [TOOL...]: sets INITRD, for the KERNEL found before; TOOL is a further program for the guest.
 # The image is made when anything in it has changed. Images that nothing used for a week go.
 guest_image_prepare() {
     packages_require "${GUEST_PACKAGES[@]}"
-    guest_kernel_find
     mkdir --parents "$GUEST_CACHE_DIR"
     local manifest=$WORKDIR/manifest
     guest_manifest "${GUEST_TOOLS[@]}" "$@" | awk '!seen[$2]++' >"$manifest"
