@@ -64,6 +64,7 @@ stop_child() {
 
 # run_interruptible COMMAND [ARG...]: runs it to its end and returns its status. A signal to the
 # script ends it at once: bash would otherwise wait for a foreground command before it listens.
+# COMMAND is a program: of a function, only the shell that runs it would be ended.
 run_interruptible() {
     local status=0
     "$@" &

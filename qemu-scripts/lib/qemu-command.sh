@@ -27,7 +27,7 @@ qemu_quote() {
 
 # qemu_socket_disk INDEX PATH BOOT
 qemu_socket_disk() {
-    local options=("chardev=disk$1" "id=disk$1" ${DEVICE_OPTIONS[@]+"${DEVICE_OPTIONS[@]}"})
+    local options=("chardev=disk$1" "id=disk$1" "${DEVICE_OPTIONS[@]}")
     QEMU+=(-chardev "socket,id=disk$1,path=$(qemu_quote "$2")$(qemu_reconnect)")
     QEMU+=(-device "vhost-user-blk-pci,$(IFS=, && printf '%s' "${options[*]}")$3")
 }
