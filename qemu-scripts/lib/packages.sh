@@ -23,7 +23,7 @@ packages_as_root() {
 # foreground: a signal waits for it, since half an installation is worse than a late end.
 packages_apt_get() {
     "${AS_ROOT[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get --quiet --yes --option DPkg::Lock::Timeout=120 "$@" > >(indent) 2>&1 </dev/null
+        apt-get --quiet --yes --option DPkg::Lock::Timeout=120 --option Dpkg::Use-Pty=0 "$@" > >(indent) 2>&1 </dev/null
 }
 
 # packages_require PACKAGE...: installs what is missing; touches nothing when all is there.
