@@ -47,7 +47,10 @@ daemon_start() {
     cleanup_push stop_child "$DAEMON_PID"
     wait_until 30 daemon_listens_or_died && is_running "$DAEMON_PID" && return
     indent <"$WORKDIR/daemon.log"
-    die 1 "the back-end does not serve; its messages are above"
+    is_running "$DAEMON_PID" && die 1 "the back-end does not serve after 30 s; its messages are above"
+    local status=0
+    wait "$DAEMON_PID" || status=$?
+    die 1 "the back-end ended with status $status instead of serving; its messages are above"
 }
 
 # daemon_stop: asks it to end, and says so when it does not end well.
