@@ -14,11 +14,17 @@ pub mod device;
 mod engine;
 pub mod escape;
 pub mod exit;
-#[allow(unsafe_code, reason = "guest memory is shared with a guest that writes to it")]
+#[allow(
+    unsafe_code,
+    reason = "guest memory is shared with a guest that writes to it"
+)]
 pub mod guest_memory;
 pub mod initiator_name;
 pub mod portal;
-#[allow(unsafe_code, reason = "system calls that take pointers into guest memory")]
+#[allow(
+    unsafe_code,
+    reason = "system calls that take pointers into guest memory"
+)]
 mod raw_io;
 pub mod report;
 pub mod secret;

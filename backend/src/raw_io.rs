@@ -28,7 +28,10 @@ impl<'a> Vector<'a> {
     /// An empty vector in `room`.
     pub(crate) fn new(room: &'a mut VectorRoom) -> Self {
         room.0.clear();
-        Self { iovecs: &mut room.0, lives: PhantomData }
+        Self {
+            iovecs: &mut room.0,
+            lives: PhantomData,
+        }
     }
 
     /// Whether another entry fits into one system call.
@@ -39,12 +42,18 @@ impl<'a> Vector<'a> {
     /// Adds bytes to be sent.
     pub(crate) fn push(&mut self, bytes: &'a [u8]) {
         let iov_base = bytes.as_ptr().cast_mut().cast();
-        self.iovecs.push(libc::iovec { iov_base, iov_len: bytes.len() });
+        self.iovecs.push(libc::iovec {
+            iov_base,
+            iov_len: bytes.len(),
+        });
     }
 
     /// Adds room to receive into.
     pub(crate) fn push_mut(&mut self, bytes: &'a mut [u8]) {
-        self.iovecs.push(libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() });
+        self.iovecs.push(libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        });
     }
 
     /// Adds a run of a request's data; says how much of it, less than all only when the vector
@@ -65,7 +74,11 @@ impl<'a> Vector<'a> {
         // borrowed for `'a` by `push`, or are pinned by the `GuestBuffers` borrowed for `'a` in
         // `push_guest`; the kernel only reads them.
         let sent = unsafe {
-            libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+            libc::sendmsg(
+                socket.as_raw_fd(),
+                &message,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
         };
         length(sent)
     }

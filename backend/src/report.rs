@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::limits::DeviceLimits;
 use iscsi_core::login::negotiated::Negotiated;
 use iscsi_core::name::IscsiName;
 
@@ -65,4 +66,27 @@ pub struct GuestView {
     pub write_zeroes: bool,
     /// What VIRTIO_BLK_T_GET_ID answers, without padding.
     pub serial: Vec<u8>,
+}
+
+impl GuestView {
+    /// What a guest sees of the disk, as the configuration space will tell it.
+    pub fn of(facts: &LunFacts, device_id: &[u8]) -> Self {
+        let limits = DeviceLimits::of(facts);
+        let block_length_bytes = u64::from(limits.block_length_bytes);
+        let serial = device_id
+            .split(|byte| *byte == 0)
+            .next()
+            .unwrap_or_default();
+        Self {
+            capacity_sectors: limits.capacity_sectors,
+            block_length_bytes: limits.block_length_bytes,
+            physical_block_length_bytes: block_length_bytes << limits.physical_block_exponent,
+            optimal_io_length_bytes: u64::from(limits.optimal_io_blocks) * block_length_bytes,
+            read_only: limits.read_only,
+            write_cache: limits.has_volatile_cache,
+            discard: limits.discard.is_some(),
+            write_zeroes: limits.write_zeroes.is_some(),
+            serial: serial.to_vec(),
+        }
+    }
 }

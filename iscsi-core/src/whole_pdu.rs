@@ -45,7 +45,14 @@ impl WholePdus {
 
     fn new(header_digest: bool, data_digest: bool, crc32c: Crc32c) -> Self {
         let framer = Framer::new(header_digest, data_digest, MAX_WHOLE_PDU_DATA_BYTES, crc32c);
-        Self { framer, header_digest, data_digest, crc32c, bhs: None, data: Vec::new() }
+        Self {
+            framer,
+            header_digest,
+            data_digest,
+            crc32c,
+            bhs: None,
+            data: Vec::new(),
+        }
     }
 
     /// Looks at the start of `bytes`; says how many of them were consumed, and gives the PDU that

@@ -37,7 +37,13 @@ impl Commands {
         let portal = logged_in.stream.portal.clone();
         let session = Session::new(logged_in.negotiated, crc32c::crc32c_append, 0);
         let (stream, arrived) = logged_in.stream.into_parts();
-        Self { portal, stream, session, arrived, data: Vec::new() }
+        Self {
+            portal,
+            stream,
+            session,
+            arrived,
+            data: Vec::new(),
+        }
     }
 
     pub(super) fn session(&self) -> &Session {
@@ -59,14 +65,22 @@ impl Commands {
     }
 
     /// Runs one command.
-    pub(super) async fn run(&mut self, lun: u64, scsi: ScsiCommand) -> Result<Answer, ControlError> {
+    pub(super) async fn run(
+        &mut self,
+        lun: u64,
+        scsi: ScsiCommand,
+    ) -> Result<Answer, ControlError> {
         let length_bytes = match scsi.data {
             ScsiData::In { length_bytes, .. } => length_bytes.min(MAX_DATA_BYTES),
             _ => 0,
         };
         self.data.clear();
         self.data.resize(length_bytes as usize, 0);
-        let command = Command { request: RequestTag(0), lun, scsi };
+        let command = Command {
+            request: RequestTag(0),
+            lun,
+            scsi,
+        };
         // The window may be closed for a moment; the target opens it with a PDU of its own.
         while self.session.submit(command).is_err() {
             self.next_event().await?;
@@ -75,7 +89,10 @@ impl Commands {
             match self.next_event().await? {
                 Some(Event::CommandDone { outcome, .. }) => return Ok(self.answer(outcome)),
                 Some(Event::CommandRejected { reason, .. }) => {
-                    log::debug!("{}: a command of the probe was rejected: {reason}", self.portal);
+                    log::debug!(
+                        "{}: a command of the probe was rejected: {reason}",
+                        self.portal
+                    );
                     return Ok(self.answer(rejected()));
                 }
                 _ => {}
@@ -137,20 +154,33 @@ impl Commands {
     async fn flush(&mut self) -> Result<(), ControlError> {
         let mut output = Output(Vec::new());
         self.session.transmit(&mut output);
-        self.stream.write_all(&output.0).await.map_err(|error| self.io_error(error))
+        self.stream
+            .write_all(&output.0)
+            .await
+            .map_err(|error| self.io_error(error))
     }
 
     fn closed(&self) -> ControlError {
-        ControlError::Closed { portal: self.portal.clone(), during: "while the LUN was probed" }
+        ControlError::Closed {
+            portal: self.portal.clone(),
+            during: "while the LUN was probed",
+        }
     }
 
     fn io_error(&self, error: std::io::Error) -> ControlError {
         let during = "while the LUN was probed";
-        ControlError::Io { portal: self.portal.clone(), during, error }
+        ControlError::Io {
+            portal: self.portal.clone(),
+            during,
+            error,
+        }
     }
 
     fn session_error(&self, error: iscsi_core::error::SessionError) -> ControlError {
-        ControlError::Session { portal: self.portal.clone(), error }
+        ControlError::Session {
+            portal: self.portal.clone(),
+            error,
+        }
     }
 }
 

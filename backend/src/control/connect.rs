@@ -21,7 +21,11 @@ pub(super) async fn connect(portal: &Portal) -> Result<TcpStream, ControlError> 
         }
     }
     Err(match last {
-        Some((address, error)) => ControlError::Connect { portal: portal.clone(), address, error },
+        Some((address, error)) => ControlError::Connect {
+            portal: portal.clone(),
+            address,
+            error,
+        },
         None => ControlError::Resolve {
             portal: portal.clone(),
             error: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
@@ -42,7 +46,10 @@ async fn resolve(portal: &Portal) -> Result<Vec<SocketAddr>, ControlError> {
         Host::V6(ip) => Ok(at((*ip).into())),
         Host::Name(name) => match tokio::net::lookup_host((name.as_str(), portal.port)).await {
             Ok(addresses) => Ok(addresses.collect()),
-            Err(error) => Err(ControlError::Resolve { portal: portal.clone(), error }),
+            Err(error) => Err(ControlError::Resolve {
+                portal: portal.clone(),
+                error,
+            }),
         },
     }
 }

@@ -18,7 +18,13 @@ pub(super) async fn discover(
     settings: &DiscoverSettings,
 ) -> Result<Vec<DiscoveredPortal>, ControlError> {
     let limited = ask(settings);
-    time_limit(&settings.portal, &settings.initiator, "during the discovery", limited).await
+    time_limit(
+        &settings.portal,
+        &settings.initiator,
+        "during the discovery",
+        limited,
+    )
+    .await
 }
 
 async fn ask(settings: &DiscoverSettings) -> Result<Vec<DiscoveredPortal>, ControlError> {
@@ -39,7 +45,10 @@ async fn ask(settings: &DiscoverSettings) -> Result<Vec<DiscoveredPortal>, Contr
     let targets = loop {
         let pdu = stream.receive().await?;
         let step = discovery.receive(&pdu.bhs, &pdu.data);
-        let failed = |error| ControlError::Discovery { portal: portal.clone(), error };
+        let failed = |error| ControlError::Discovery {
+            portal: portal.clone(),
+            error,
+        };
         match step.map_err(failed)? {
             DiscoveryStep::Send(bytes) => stream.send(&bytes).await?,
             DiscoveryStep::Wait => {}

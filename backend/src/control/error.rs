@@ -12,7 +12,7 @@ use iscsi_core::login::error::LoginError;
 use thiserror::Error;
 
 use crate::exit::{ExitCode, Failure};
-use crate::portal::Portal;
+use crate::portal::{Portal, PortalError};
 
 /// A failure between the start of a connection and the last fact of the LUN.
 #[derive(Debug, Error)]
@@ -20,34 +20,61 @@ pub(crate) enum ControlError {
     #[error("cannot find the address of {portal}: {error}; check the name and the resolver")]
     Resolve { portal: Portal, error: io::Error },
     #[error("cannot reach {portal} ({address}): {error}; {}", connect_hint(error))]
-    Connect { portal: Portal, address: SocketAddr, error: io::Error },
+    Connect {
+        portal: Portal,
+        address: SocketAddr,
+        error: io::Error,
+    },
     #[error(
         "{portal} closed the connection {during}; its own log may say why, or it is no iSCSI \
          target"
     )]
-    Closed { portal: Portal, during: &'static str },
+    Closed {
+        portal: Portal,
+        during: &'static str,
+    },
     #[error("the connection to {portal} failed {during}: {error}")]
-    Io { portal: Portal, during: &'static str, error: io::Error },
+    Io {
+        portal: Portal,
+        during: &'static str,
+        error: io::Error,
+    },
     #[error("{portal} does not speak iSCSI: {reason}; check the port")]
     NotIscsi { portal: Portal, reason: String },
     #[error("login at {portal}: {error}{}", login_hint(error))]
     Login { portal: Portal, error: LoginError },
-    #[error("login at {portal}: {0}", portal = .portal)]
-    RedirectLoop { portal: Portal, #[source] error: RedirectLoop },
-    #[error("login at {portal}: redirected to {host}, which is no host")]
-    RedirectTarget { portal: Portal, host: String },
+    #[error("login at {portal}: {error}")]
+    RedirectLoop { portal: Portal, error: RedirectLoop },
+    #[error("{portal} names the address {address}, which is none: {reason}")]
+    Address {
+        portal: Portal,
+        address: String,
+        reason: PortalError,
+    },
     #[error("session with {portal}: {error}")]
     Session { portal: Portal, error: SessionError },
     #[error("discovery at {portal}: {error}")]
-    Discovery { portal: Portal, error: DiscoveryError },
+    Discovery {
+        portal: Portal,
+        error: DiscoveryError,
+    },
     #[error("LUN {lun} of {target} at {portal}: {error}")]
-    Probe { portal: Portal, target: String, lun: u16, error: ProbeError },
+    Probe {
+        portal: Portal,
+        target: String,
+        lun: u16,
+        error: ProbeError,
+    },
     #[error(
         "{portal} did not answer within {} {during}; is it the right port, and is the target \
          alive? --login-timeout sets the limit",
         humantime::format_duration(*limit)
     )]
-    Timeout { portal: Portal, during: &'static str, limit: Duration },
+    Timeout {
+        portal: Portal,
+        during: &'static str,
+        limit: Duration,
+    },
     #[error(
         "identity changed: LUN {lun} of {target} at {portal} is now {found}, it was {expected}; \
          nothing is sent to it"
@@ -82,7 +109,13 @@ impl ControlError {
     /// Whether the target itself said that it grants no further session, or that there is nothing
     /// to log in to: more of the same will not help a disk that has other sessions.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Login { error: LoginError::TargetRefused(_), .. })
+        matches!(
+            self,
+            Self::Login {
+                error: LoginError::TargetRefused(_),
+                ..
+            }
+        )
     }
 }
 
@@ -95,7 +128,9 @@ impl From<ControlError> for Failure {
 fn login_exit_code(error: &LoginError) -> ExitCode {
     match error {
         _ if error.is_authentication() => ExitCode::Authentication,
-        LoginError::TargetRefused(status) => ExitCode::for_login_status(status.class, status.detail),
+        LoginError::TargetRefused(status) => {
+            ExitCode::for_login_status(status.class, status.detail)
+        }
         _ => ExitCode::Other,
     }
 }

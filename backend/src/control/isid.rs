@@ -35,7 +35,9 @@ impl SessionNames {
         }
         let digest: [u8; 32] = hash.finalize().into();
         let [a, b, c, d, e, ..] = digest;
-        Self { hash: [a, b, c, d, e] }
+        Self {
+            hash: [a, b, c, d, e],
+        }
     }
 
     /// The ISID of a session of the disk; `index` is below 64.
@@ -70,8 +72,15 @@ mod tests {
     #[test]
     fn the_same_disk_has_the_same_isid_and_any_other_has_not() {
         let isid = names("/run/a", "iqn.2001-04.com.example:a", 1).isid(0);
-        assert_eq!(isid, names("/run/a", "iqn.2001-04.com.example:a", 1).isid(0));
-        assert_eq!(isid.to_string(), "80c47c684480", "it may never change: targets know us by it");
+        assert_eq!(
+            isid,
+            names("/run/a", "iqn.2001-04.com.example:a", 1).isid(0)
+        );
+        assert_eq!(
+            isid.to_string(),
+            "80c47c684480",
+            "it may never change: targets know us by it"
+        );
         for other in [
             names("/run/b", "iqn.2001-04.com.example:a", 1).isid(0),
             names("/run/a", "iqn.2001-04.com.example:b", 1).isid(0),

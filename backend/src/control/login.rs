@@ -1,7 +1,5 @@
 //! A login, from connect to full-feature phase, redirections followed.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use iscsi_core::login::address::{RedirectGuard, TargetAddress};
 use iscsi_core::login::error::LoginError;
 use iscsi_core::login::machine::{Login, LoginEntropy, LoginStep};
@@ -15,7 +13,7 @@ use super::connect::connect;
 use super::error::ControlError;
 use super::stream::PduStream;
 use crate::config::InitiatorSettings;
-use crate::portal::{Host, HostName, Portal};
+use crate::portal::Portal;
 
 /// A connection in full-feature phase.
 #[derive(Debug)]
@@ -47,14 +45,24 @@ pub(super) async fn log_in(request: LoginRequest<'_>) -> Result<LoggedIn, Contro
         match log_in_at(&portal, request, redirects.is_empty()).await? {
             Attempt::Done(stream, negotiated) => {
                 log_parameters(&portal, &negotiated);
-                return Ok(LoggedIn { stream: *stream, negotiated: *negotiated, redirects });
+                return Ok(LoggedIn {
+                    stream: *stream,
+                    negotiated: *negotiated,
+                    redirects,
+                });
             }
             Attempt::Redirected { address, permanent } => {
-                guard.follow(&address).map_err(|error| ControlError::RedirectLoop {
-                    portal: portal.clone(),
-                    error,
-                })?;
-                let kind = if permanent { "permanently" } else { "temporarily" };
+                guard
+                    .follow(&address)
+                    .map_err(|error| ControlError::RedirectLoop {
+                        portal: portal.clone(),
+                        error,
+                    })?;
+                let kind = if permanent {
+                    "permanently"
+                } else {
+                    "temporarily"
+                };
                 log::info!("{portal} sends us {kind} to {address}");
                 let next = portal_of(&portal, &address)?;
                 redirects.push(std::mem::replace(&mut portal, next));
@@ -65,7 +73,10 @@ pub(super) async fn log_in(request: LoginRequest<'_>) -> Result<LoggedIn, Contro
 
 enum Attempt {
     Done(Box<PduStream>, Box<Negotiated>),
-    Redirected { address: TargetAddress, permanent: bool },
+    Redirected {
+        address: TargetAddress,
+        permanent: bool,
+    },
 }
 
 async fn log_in_at(
@@ -73,7 +84,10 @@ async fn log_in_at(
     request: LoginRequest<'_>,
     is_first: bool,
 ) -> Result<Attempt, ControlError> {
-    let failed = |error| ControlError::Login { portal: portal.clone(), error };
+    let failed = |error| ControlError::Login {
+        portal: portal.clone(),
+        error,
+    };
     let mut login = Login::new(settings(request, is_first), entropy()?).map_err(failed)?;
     let pdus = WholePdus::of_login(crc32c::crc32c_append);
     let tcp = connect(portal).await?;
@@ -82,8 +96,10 @@ async fn log_in_at(
     let mut answers = 0;
     loop {
         stream.send(&pdu).await?;
-        let WholePdu { bhs, data } =
-            stream.receive().await.map_err(|error| refine(error, portal, answers))?;
+        let WholePdu { bhs, data } = stream
+            .receive()
+            .await
+            .map_err(|error| refine(error, portal, answers))?;
         let step = login.receive(&bhs, &data);
         match step.map_err(|error| refine(failed(error), portal, answers))? {
             LoginStep::Send(next) => pdu = next,
@@ -106,15 +122,19 @@ async fn log_in_at(
 fn refine(error: ControlError, portal: &Portal, answers: u32) -> ControlError {
     let reason = match &error {
         ControlError::Session { error, .. } => error.to_string(),
-        ControlError::Login { error: LoginError::TargetMisbehaved(reason), .. } => {
-            reason.to_string()
-        }
+        ControlError::Login {
+            error: LoginError::TargetMisbehaved(reason),
+            ..
+        } => reason.to_string(),
         _ => return error,
     };
     if answers > 0 {
         return error;
     }
-    ControlError::NotIscsi { portal: portal.clone(), reason }
+    ControlError::NotIscsi {
+        portal: portal.clone(),
+        reason,
+    }
 }
 
 fn settings(request: LoginRequest<'_>, is_first: bool) -> LoginSettings {
@@ -146,17 +166,17 @@ fn entropy() -> Result<LoginEntropy, ControlError> {
 }
 
 fn portal_of(from: &Portal, address: &TargetAddress) -> Result<Portal, ControlError> {
-    let text = address.host.as_str();
-    let host = text
-        .parse::<Ipv4Addr>()
-        .map(Host::V4)
-        .or_else(|_| text.parse::<Ipv6Addr>().map(Host::V6))
-        .or_else(|_| HostName::new(text).map(Host::Name).ok_or(()))
-        .map_err(|()| ControlError::RedirectTarget {
-            portal: from.clone(),
-            host: text.to_owned(),
-        })?;
-    Ok(Portal { host, port: address.port })
+    let (host, port) = (&address.host, address.port);
+    let text = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    Portal::parse(&text).map_err(|reason| ControlError::Address {
+        portal: from.clone(),
+        address: text,
+        reason,
+    })
 }
 
 fn log_parameters(portal: &Portal, negotiated: &Negotiated) {

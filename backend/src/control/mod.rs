@@ -46,7 +46,10 @@ impl Control for Initiator {
 }
 
 async fn probe_report(settings: &ProbeSettings) -> Result<ProbeReport, Failure> {
-    let ProbeSettings { target: url, initiator } = settings;
+    let ProbeSettings {
+        target: url,
+        initiator,
+    } = settings;
     let isid = isid::random_isid().map_err(ControlError::from)?;
     let mut probed = probe::log_in_and_probe(url, initiator, isid, None).await?;
     let address = probed.commands.address();
@@ -64,7 +67,10 @@ async fn probe_report(settings: &ProbeSettings) -> Result<ProbeReport, Failure> 
     };
     // All that was asked for is known: a target that does not answer a logout is no failure.
     let limited = probed.commands.log_out();
-    if tokio::time::timeout(crate::engine::LOGOUT_LIMIT, limited).await.is_err() {
+    if tokio::time::timeout(crate::engine::LOGOUT_LIMIT, limited)
+        .await
+        .is_err()
+    {
         log::debug!("{} did not answer the logout in time", report.portal);
     }
     Ok(report)
@@ -88,6 +94,10 @@ async fn time_limit<T>(
     let limit = initiator.login_timeout;
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(ControlError::Timeout { portal: portal.clone(), during, limit }),
+        Err(_) => Err(ControlError::Timeout {
+            portal: portal.clone(),
+            during,
+            limit,
+        }),
     }
 }

@@ -62,7 +62,11 @@ async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlEr
                 let answer = commands.run(lun, command).await?;
                 let status = answer.outcome.scsi_status();
                 let sense = answer.outcome.sense;
-                let answer = ScsiAnswer { status, sense: sense.as_bytes(), data: &answer.data };
+                let answer = ScsiAnswer {
+                    status,
+                    sense: sense.as_bytes(),
+                    data: &answer.data,
+                };
                 probe.answer(answer).map_err(|error| ControlError::Probe {
                     portal: url.portal.clone(),
                     target: url.target.to_string(),
@@ -73,14 +77,20 @@ async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlEr
         }
     };
     let luns = reported.into_iter().filter_map(LunAddress::lun).collect();
-    Ok(Probed { commands, facts, lun, luns, redirects })
+    Ok(Probed {
+        commands,
+        facts,
+        lun,
+        luns,
+        redirects,
+    })
 }
 
 /// The LUN field: in the format in which the target itself reports the LUN, else in the usual one.
 fn lun_field(number: u16, reported: &[LunAddress]) -> u64 {
-    let own = reported.iter().find(|address| {
-        address.lun().is_some_and(|lun| lun.number() == number)
-    });
+    let own = reported
+        .iter()
+        .find(|address| address.lun().is_some_and(|lun| lun.number() == number));
     let usual = Lun::new(number).unwrap_or(Lun::ZERO).address();
     own.copied().unwrap_or(usual).to_u64()
 }

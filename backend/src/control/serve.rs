@@ -60,14 +60,24 @@ impl Place {
                 let path = absolute(settings.path.as_path())?;
                 let lock = PathLock::acquire(settings.path.as_path())?;
                 let name = path.as_os_str().as_encoded_bytes().to_vec();
-                Ok(Self { door: Door::Path(settings), name, _lock: Some(lock) })
+                Ok(Self {
+                    door: Door::Path(settings),
+                    name,
+                    _lock: Some(lock),
+                })
             }
             SocketSettings::Fd(number) => {
                 let fd: OwnedFd = inherited_fd(number)
                     .map_err(|error| Failure::usage(format!("--fd {number}: {error}")))?;
                 let inherited = socket::inherited(number, fd)?;
-                let name = inherited.name().unwrap_or_else(|| disk.target.to_string().into_bytes());
-                Ok(Self { door: Door::Inherited(inherited), name, _lock: None })
+                let name = inherited
+                    .name()
+                    .unwrap_or_else(|| disk.target.to_string().into_bytes());
+                Ok(Self {
+                    door: Door::Inherited(inherited),
+                    name,
+                    _lock: None,
+                })
             }
         }
     }
@@ -86,7 +96,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let failed = |error| Failure::new(ExitCode::Other, format!("cannot watch signals: {error}"));
+        let failed =
+            |error| Failure::new(ExitCode::Other, format!("cannot watch signals: {error}"));
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
@@ -203,7 +214,11 @@ async fn serve_place(
         }
         Door::Path(settings) => {
             let listener = socket::bind(settings)?;
-            log::info!("serving {} on {}", disk.target, settings.path.as_path().display());
+            log::info!(
+                "serving {} on {}",
+                disk.target,
+                settings.path.as_path().display()
+            );
             serve_listener(listener, engine, device, signals).await
         }
     }

@@ -66,7 +66,10 @@ impl Sessions {
 
     /// A session was lost: the same one is made again, for as long as it takes.
     async fn reopen(&self, engine: &Engine, lane: usize, reason: &LossReason) {
-        log::warn!("session {lane} of {} is lost: {reason}; logging in again", self.disk.target);
+        log::warn!(
+            "session {lane} of {} is lost: {reason}; logging in again",
+            self.disk.target
+        );
         let time2wait = Duration::from_secs(reason.time2wait_s().into());
         tokio::time::sleep(time2wait.min(LAST_PAUSE)).await;
         match self.connect(engine, lane).await {
@@ -94,17 +97,22 @@ impl Sessions {
         let probed = self.log_in(self.names.isid(lane)).await?;
         self.check_identity(&probed)?;
         let portal = probed.commands.portal().clone();
-        let connection = probed.commands.into_connection().map_err(|error| ControlError::Io {
-            portal,
-            during: "while it was handed over",
-            error,
-        })?;
+        let connection = probed
+            .commands
+            .into_connection()
+            .map_err(|error| ControlError::Io {
+                portal,
+                during: "while it was handed over",
+                error,
+            })?;
         engine.connect(lane, connection);
         Ok(())
     }
 
     async fn log_in(&self, isid: Isid) -> Result<Probed, ControlError> {
-        let DiskSettings { target, initiator, .. } = &self.disk;
+        let DiskSettings {
+            target, initiator, ..
+        } = &self.disk;
         log_in_and_probe(target, initiator, isid, self.portal_group_tag).await
     }
 
@@ -115,9 +123,8 @@ impl Sessions {
         if is_same && found.capacity_blocks >= expected.capacity_blocks {
             return Ok(());
         }
-        let describe = |facts: &LunFacts| {
-            format!("{} with {} blocks", facts.identity, facts.capacity_blocks)
-        };
+        let describe =
+            |facts: &LunFacts| format!("{} with {} blocks", facts.identity, facts.capacity_blocks);
         Err(ControlError::IdentityChanged {
             portal: probed.commands.portal().clone(),
             target: self.disk.target.target.to_string(),

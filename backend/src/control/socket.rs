@@ -46,9 +46,10 @@ impl PathLock {
                 path.display(),
                 lock_path.display()
             ))),
-            Err(error) => {
-                Err(Failure::access(format!("cannot lock {}: {error}", lock_path.display())))
-            }
+            Err(error) => Err(Failure::access(format!(
+                "cannot lock {}: {error}",
+                lock_path.display()
+            ))),
         }
     }
 }
@@ -63,7 +64,10 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub(super) fn bind(settings: &SocketPathSettings) -> Result<UnixListener, Failure> {
     let path = settings.path.as_path();
     let failed = |what: &str, error: io::Error| {
-        Failure::access(format!("cannot {what} the socket {}: {error}", path.display()))
+        Failure::access(format!(
+            "cannot {what} the socket {}: {error}",
+            path.display()
+        ))
     };
     remove_stale(path).map_err(|error| failed("replace", error))?;
     // Nobody may connect before mode and group are right.
@@ -131,7 +135,12 @@ impl Inherited {
             Self::Listening(listener) => listener.local_addr(),
             Self::Connected(stream) => stream.local_addr(),
         };
-        let path = address.ok()?.as_pathname()?.as_os_str().as_encoded_bytes().to_vec();
+        let path = address
+            .ok()?
+            .as_pathname()?
+            .as_os_str()
+            .as_encoded_bytes()
+            .to_vec();
         Some(path)
     }
 }
@@ -140,8 +149,14 @@ impl Inherited {
 pub(super) fn has_hung_up(stream: &impl AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, poll};
     let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
-    let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let none = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     let polled = poll(&mut fds, Some(&none));
     let [fd] = &fds;
-    polled.is_ok() && fd.revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+    polled.is_ok()
+        && fd
+            .revents()
+            .intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
 }

@@ -31,7 +31,13 @@ impl PduStream {
         pdus: WholePdus,
         during: &'static str,
     ) -> Self {
-        Self { portal, stream, pdus, arrived: Vec::new(), during }
+        Self {
+            portal,
+            stream,
+            pdus,
+            arrived: Vec::new(),
+            during,
+        }
     }
 
     /// The connection, and what arrived beyond the last PDU.
@@ -47,7 +53,10 @@ impl PduStream {
     /// Sends a PDU that lacks nothing but digests.
     pub(super) async fn send(&mut self, pdu: &[u8]) -> Result<(), ControlError> {
         let sealed = self.pdus.seal(pdu);
-        self.stream.write_all(&sealed).await.map_err(|error| self.io_error(error))
+        self.stream
+            .write_all(&sealed)
+            .await
+            .map_err(|error| self.io_error(error))
     }
 
     /// The next PDU.
@@ -76,14 +85,21 @@ impl PduStream {
     }
 
     fn closed(&self) -> ControlError {
-        ControlError::Closed { portal: self.portal.clone(), during: self.during }
+        ControlError::Closed {
+            portal: self.portal.clone(),
+            during: self.during,
+        }
     }
 
     fn io_error(&self, error: io::Error) -> ControlError {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
         match error.kind() {
             BrokenPipe | ConnectionReset => self.closed(),
-            _ => ControlError::Io { portal: self.portal.clone(), during: self.during, error },
+            _ => ControlError::Io {
+                portal: self.portal.clone(),
+                during: self.during,
+                error,
+            },
         }
     }
 }

@@ -15,6 +15,7 @@ mod message;
 pub mod queue;
 pub mod request;
 pub mod rings;
+pub mod serial;
 #[cfg(test)]
 mod test_owner;
 #[cfg(test)]

@@ -30,7 +30,11 @@ fn shortened(serial: &[u8]) -> [u8; DEVICE_ID_BYTES] {
         return id;
     }
     let digest = Sha256::digest(serial);
-    let hash: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = digest
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let start = serial.iter().take(KEPT_BYTES).copied();
     let whole = start.chain([b'-']).chain(hash.bytes());
     id.iter_mut().zip(whole).for_each(|(to, from)| *to = from);

@@ -19,7 +19,10 @@ const FAIR_SHARE: usize = 32;
 
 impl Lane {
     pub(super) fn ring_of(&mut self, index: u16) -> Option<&mut LaneRing> {
-        self.rings.iter_mut().flatten().find(|ring| ring.index == index)
+        self.rings
+            .iter_mut()
+            .flatten()
+            .find(|ring| ring.index == index)
     }
 
     pub(super) fn start_ring(&mut self, setup: RingSetup) {
@@ -31,7 +34,11 @@ impl Lane {
     }
 
     pub(super) fn adopt_ring(&mut self, ring: LaneRing) {
-        let at = self.rings.iter().position(Option::is_none).unwrap_or(self.rings.len());
+        let at = self
+            .rings
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.rings.len());
         if let Err(error) = self.reactor.watch_edge(ring.kick_fd(), Token::Kick(at)) {
             log::error!("ring {}: cannot wait for its kicks: {error}", ring.index);
         }
@@ -42,9 +49,13 @@ impl Lane {
     }
 
     pub(super) fn set_kick(&mut self, index: u16, kick: OwnedFd) {
-        let found = self.rings.iter_mut().enumerate();
-        let found = found.find_map(|(at, ring)| Some((at, ring.as_mut()?)));
-        let Some((at, ring)) = found.filter(|(_, ring)| ring.index == index) else {
+        let mut rings = self.rings.iter_mut().enumerate();
+        let found = rings.find_map(|(at, ring)| {
+            ring.as_mut()
+                .filter(|ring| ring.index == index)
+                .map(|ring| (at, ring))
+        });
+        let Some((at, ring)) = found else {
             return;
         };
         self.reactor.forget(ring.kick_fd());
@@ -111,7 +122,8 @@ impl Lane {
     fn free_request(&mut self) -> Option<RequestTag> {
         let connection = self.connection.as_mut()?;
         if self.requests.has_backlog() {
-            self.requests.submit_to(&mut connection.session, self.now_ms);
+            self.requests
+                .submit_to(&mut connection.session, self.now_ms);
         }
         if self.requests.has_backlog() || connection.session.can_submit().is_err() {
             return None;
@@ -135,13 +147,13 @@ impl Lane {
         let stable = !ring.is_writeback(self.config.writeback);
         let operation = operation(request, stable);
         let admitted = match operation {
-            BlockOperation::Read | BlockOperation::Write { .. } => {
-                self.requests.admit(operation, std::iter::once(request.extent()))
-            }
+            BlockOperation::Read | BlockOperation::Write { .. } => self
+                .requests
+                .admit(operation, std::iter::once(request.extent())),
             BlockOperation::Flush => self.requests.admit(operation, std::iter::empty()),
-            BlockOperation::Discard | BlockOperation::WriteZeroes { .. } => {
-                self.requests.admit(operation, request.ranges.iter().map(|range| range.extent))
-            }
+            BlockOperation::Discard | BlockOperation::WriteZeroes { .. } => self
+                .requests
+                .admit(operation, request.ranges.iter().map(|range| range.extent)),
         };
         match admitted {
             Ok(Admitted::InFlight) => {}
@@ -189,11 +201,18 @@ impl Lane {
     /// follows with the same ISID makes the target end it (RFC 7143 section 6.3.5) before any
     /// other command of this lane is sent.
     fn give_up_requests(&mut self, at: usize) {
-        let index = self.rings.get(at).and_then(Option::as_ref).map_or(0, |ring| ring.index);
+        let index = self
+            .rings
+            .get(at)
+            .and_then(Option::as_ref)
+            .map_or(0, |ring| ring.index);
         self.lose(LossReason::Drained);
         let mut count = 0;
         for tag in self.in_flight.tags() {
-            let is_of_ring = self.in_flight.get_mut(tag).is_some_and(|slot| slot.ring == at);
+            let is_of_ring = self
+                .in_flight
+                .get_mut(tag)
+                .is_some_and(|slot| slot.ring == at);
             if is_of_ring && self.requests.abandon(tag) {
                 self.finish(tag, Status::IoErr);
                 count += 1;
@@ -225,7 +244,10 @@ fn operation(request: &ParsedRequest, stable: bool) -> BlockOperation {
 
 fn copy_device_id(request: &ParsedRequest, device_id: &[u8]) -> Status {
     let length = device_id.len().min(request.data_length_bytes as usize);
-    match request.buffers.copy_in(0, device_id.get(..length).unwrap_or_default()) {
+    match request
+        .buffers
+        .copy_in(0, device_id.get(..length).unwrap_or_default())
+    {
         Ok(()) => Status::Ok,
         Err(_) => Status::IoErr,
     }

@@ -20,9 +20,9 @@ use super::message::{Connection, LaneEvent, LaneReports, LossReason, Message, re
 use super::reactor::{Reactor, Ready, Token};
 use super::ring::LaneRing;
 use super::transport::{Sink, is_worth_placing};
-use crate::raw_io::VectorRoom;
 use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
 use crate::device::request::Status;
+use crate::raw_io::VectorRoom;
 
 /// What a lane is made with.
 pub(super) struct LaneConfig {
@@ -95,7 +95,10 @@ impl Lane {
         loop {
             ready.clear();
             if let Err(error) = self.reactor.wait(self.timeout(), &mut ready) {
-                log::error!("lane {}: cannot wait for events: {error}", self.config.index);
+                log::error!(
+                    "lane {}: cannot wait for events: {error}",
+                    self.config.index
+                );
                 return;
             }
             self.now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -146,15 +149,29 @@ impl Lane {
 
     /// How long to wait at most.
     fn timeout(&self) -> Duration {
-        let session = self.connection.as_ref().map(|c| c.session.next_timeout_ms());
-        let core_ms = [session, self.requests.next_timeout_ms()].into_iter().flatten().min();
+        let session = self
+            .connection
+            .as_ref()
+            .map(|c| c.session.next_timeout_ms());
+        let core_ms = [session, self.requests.next_timeout_ms()]
+            .into_iter()
+            .flatten()
+            .min();
         let core = core_ms.map(|at_ms| at_ms.saturating_sub(self.now_ms) + 1);
         let core = core.map(Duration::from_millis);
-        let drain = self.rings.iter().flatten().filter_map(LaneRing::drain_deadline);
+        let drain = self
+            .rings
+            .iter()
+            .flatten()
+            .filter_map(LaneRing::drain_deadline);
         let closing = self.closing.as_ref().map(|closing| closing.deadline);
         let deadline = drain.chain(closing).min();
         let deadline = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        [core, deadline].into_iter().flatten().min().unwrap_or(Duration::from_secs(3600))
+        [core, deadline]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Duration::from_secs(3600))
     }
 
     fn handle(&mut self, message: Message) {
@@ -193,7 +210,10 @@ impl Lane {
         self.drop_connection();
         let socket = connection.transport.socket();
         if let Err(error) = self.reactor.watch(socket, Token::Connection) {
-            log::error!("lane {}: cannot watch the connection: {error}", self.config.index);
+            log::error!(
+                "lane {}: cannot watch the connection: {error}",
+                self.config.index
+            );
             return self.report_loss(LossReason::Io(error));
         }
         self.connection = Some(connection);
@@ -222,7 +242,10 @@ impl Lane {
     fn report_loss(&self, reason: LossReason) {
         if self.closing.is_none() {
             let lane = self.config.index;
-            report(&self.config.reports, LaneEvent::SessionLost { lane, reason });
+            report(
+                &self.config.reports,
+                LaneEvent::SessionLost { lane, reason },
+            );
         }
     }
 
@@ -239,12 +262,10 @@ impl Lane {
         }
     }
 
-    fn receive_all(
-        &mut self,
-        connection: &mut Connection,
-        now_ms: u64,
-    ) -> Result<(), LossReason> {
-        let Connection { session, transport, .. } = connection;
+    fn receive_all(&mut self, connection: &mut Connection, now_ms: u64) -> Result<(), LossReason> {
+        let Connection {
+            session, transport, ..
+        } = connection;
         let mut drained = false;
         loop {
             let (consumed, received) = session.receive(transport.input.bytes(), now_ms)?;
@@ -285,7 +306,9 @@ impl Lane {
             Some(Ok(())) => Ok(()),
             // The core places only within the data of a living request.
             Some(Err(error)) => Err(io::Error::other(error)),
-            None => Err(io::Error::other("payload for a request that is not in flight")),
+            None => Err(io::Error::other(
+                "payload for a request that is not in flight",
+            )),
         }
     }
 
@@ -309,7 +332,10 @@ impl Lane {
                 return Err(LossReason::LoggedOut { time2wait_s });
             }
             Event::Rejected(reason) => {
-                log::warn!("lane {}: the target rejected a PDU: {reason}", self.config.index);
+                log::warn!(
+                    "lane {}: the target rejected a PDU: {reason}",
+                    self.config.index
+                );
             }
             Event::AbortDone { .. } => {}
         }
@@ -324,7 +350,8 @@ impl Lane {
                 log::info!("lane {lane}: the target asks for a logout ({event:?})");
                 session.log_out();
             }
-            AsyncEvent::ConnectionDrop { time2wait_s } | AsyncEvent::SessionDrop { time2wait_s } => {
+            AsyncEvent::ConnectionDrop { time2wait_s }
+            | AsyncEvent::SessionDrop { time2wait_s } => {
                 return Err(LossReason::Dropped { time2wait_s });
             }
             AsyncEvent::TasksTerminated => return Err(LossReason::Dropped { time2wait_s: 0 }),
@@ -359,11 +386,19 @@ impl Lane {
     }
 
     fn send_all(&mut self, connection: &mut Connection, now_ms: u64) -> io::Result<()> {
-        let Connection { session, transport, blocked } = connection;
+        let Connection {
+            session,
+            transport,
+            blocked,
+            ..
+        } = connection;
         self.requests.submit_to(session, now_ms);
         loop {
             let in_flight = &mut self.in_flight;
-            session.transmit(&mut Sink { output: &mut transport.output, in_flight });
+            session.transmit(&mut Sink {
+                output: &mut transport.output,
+                in_flight,
+            });
             if transport.output.is_empty() || *blocked {
                 break;
             }
@@ -434,7 +469,10 @@ impl Lane {
     fn close(&mut self) {
         if self.closing.is_none() {
             let deadline = Instant::now() + DRAIN_LIMIT;
-            self.closing = Some(Closing { deadline, logout_sent: false });
+            self.closing = Some(Closing {
+                deadline,
+                logout_sent: false,
+            });
             for ring in self.rings.iter_mut().flatten() {
                 ring.pause();
             }

@@ -17,19 +17,28 @@ pub(super) struct Mailbox<T> {
 impl<T> Mailbox<T> {
     pub(super) fn new() -> std::io::Result<Arc<Self>> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Arc::new(Self { messages: Mutex::default(), wake }))
+        Ok(Arc::new(Self {
+            messages: Mutex::default(),
+            wake,
+        }))
     }
 
     /// Leaves a message and wakes the lane.
     pub(super) fn send(&self, message: T) {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
+        self.messages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(message);
         // It fails only when the counter is at its limit, and then the lane is being woken.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     /// The oldest message.
     pub(super) fn take(&self) -> Option<T> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.messages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 
     /// To be called before the messages are taken: one that comes later wakes again.

@@ -21,12 +21,17 @@ pub(crate) struct Connection {
     pub(super) transport: Transport,
     /// The socket takes nothing for now; epoll will tell.
     pub(super) blocked: bool,
-    watched_writable: bool,
+    pub(super) watched_writable: bool,
 }
 
 impl Connection {
     pub(crate) fn new(session: Session, transport: Transport) -> Self {
-        Self { session, transport, blocked: false, watched_writable: false }
+        Self {
+            session,
+            transport,
+            blocked: false,
+            watched_writable: false,
+        }
     }
 
     /// Has epoll report room to write while the socket is blocked, and only then.

@@ -90,7 +90,10 @@ struct RingPlace {
 impl Engine {
     /// An engine whose lane 0 runs with the session of `connection`.
     pub(crate) fn start(config: EngineConfig, connection: Connection) -> io::Result<Arc<Self>> {
-        let engine = Self { config, state: Mutex::default() };
+        let engine = Self {
+            config,
+            state: Mutex::default(),
+        };
         let lane = engine.spawn_lane(0, false)?;
         lane.mailbox.send(Message::Connected(Box::new(connection)));
         engine.state().lanes.push(Some(lane));
@@ -108,7 +111,11 @@ impl Engine {
     /// The target does not grant the session that a new lane wants: its rings go to lane 0.
     pub(crate) fn merge(&self, lane: usize) {
         let mut state = self.state();
-        let Some(handle) = state.lanes.get_mut(lane).filter(|_| lane != 0).and_then(Option::take)
+        let Some(handle) = state
+            .lanes
+            .get_mut(lane)
+            .filter(|_| lane != 0)
+            .and_then(Option::take)
         else {
             return;
         };
@@ -181,13 +188,27 @@ impl Engine {
     /// Which lane is to serve another ring: the one with the fewest, or a new one while the
     /// fewest is not none and there may be more.
     fn choose_lane(&self, state: &mut State) -> usize {
-        let load = |lane: usize| state.rings.values().filter(|place| place.lane == lane).count();
-        let present = state.lanes.iter().enumerate().filter(|(_, lane)| lane.is_some());
+        let load = |lane: usize| {
+            state
+                .rings
+                .values()
+                .filter(|place| place.lane == lane)
+                .count()
+        };
+        let present = state
+            .lanes
+            .iter()
+            .enumerate()
+            .filter(|(_, lane)| lane.is_some());
         let (least, rings) = present
             .map(|(index, _)| (index, load(index)))
             .min_by_key(|(_, rings)| *rings)
             .unwrap_or((0, 0));
-        let free = state.lanes.iter().position(Option::is_none).unwrap_or(state.lanes.len());
+        let free = state
+            .lanes
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(state.lanes.len());
         if rings == 0 || free >= self.config.max_lanes {
             return least;
         }
@@ -197,7 +218,10 @@ impl Engine {
                     Some(place) => *place = Some(lane),
                     None => state.lanes.push(Some(lane)),
                 }
-                report(&self.config.reports, LaneEvent::SessionWanted { lane: free });
+                report(
+                    &self.config.reports,
+                    LaneEvent::SessionWanted { lane: free },
+                );
                 free
             }
             Err(error) => {
@@ -209,7 +233,10 @@ impl Engine {
 
     fn tell_lane_of(&self, ring: u16, message: Message) {
         let state = self.state();
-        let lane = state.rings.get(&ring).and_then(|place| state.lanes.get(place.lane));
+        let lane = state
+            .rings
+            .get(&ring)
+            .and_then(|place| state.lanes.get(place.lane));
         if let Some(Some(lane)) = lane {
             lane.mailbox.send(message);
         }
@@ -229,8 +256,18 @@ impl RingOwner for Engine {
             return;
         }
         let lane = self.choose_lane(&mut state);
-        state.rings.insert(setup.index, RingPlace { lane, next_avail: setup.next_avail });
-        log::debug!("ring {} of {} entries is served by lane {lane}", setup.index, setup.size);
+        state.rings.insert(
+            setup.index,
+            RingPlace {
+                lane,
+                next_avail: setup.next_avail,
+            },
+        );
+        log::debug!(
+            "ring {} of {} entries is served by lane {lane}",
+            setup.index,
+            setup.size
+        );
         if let Some(Some(lane)) = state.lanes.get(lane) {
             lane.mailbox.send(Message::StartRing(Box::new(setup)));
         }

@@ -2,7 +2,8 @@
 //! time.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -48,18 +49,22 @@ const MAX_EVENTS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Reactor {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
 }
 
 impl Reactor {
     pub(super) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, events: Vec::with_capacity(MAX_EVENTS) })
+        Ok(Self { epoll })
     }
 
     /// Reports when `fd` is readable, for as long as it is.
     pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, fd, token.encode(), epoll::EventFlags::IN)?)
+        Ok(epoll::add(
+            &self.epoll,
+            fd,
+            token.encode(),
+            epoll::EventFlags::IN,
+        )?)
     }
 
     /// Reports each time that something new can be read from `fd`, and once if it can now. It
@@ -88,15 +93,15 @@ impl Reactor {
     }
 
     /// Waits until something happens or `timeout` is over, and appends what did to `ready`.
-    pub(super) fn wait(&mut self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
+    pub(super) fn wait(&self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
         let timeout = rustix::event::Timespec::try_from(timeout).ok();
-        self.events.clear();
-        let events = rustix::buffer::spare_capacity(&mut self.events);
-        match epoll::wait(self.epoll.as_fd(), events, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        let mut events = [const { MaybeUninit::uninit() }; MAX_EVENTS];
+        let events = match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
+            Ok((events, _)) => events,
+            Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
-        }
-        ready.extend(self.events.iter().map(|event| {
+        };
+        ready.extend(events.iter().map(|event| {
             let flags = event.flags;
             let failed = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
             Ready {

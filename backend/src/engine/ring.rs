@@ -32,7 +32,10 @@ enum Life {
     /// No buffer is popped any more: the process is ending.
     Paused,
     /// As `Paused`, until nothing is in flight, but not beyond the deadline.
-    Draining { deadline: Instant, reply: SyncSender<u16> },
+    Draining {
+        deadline: Instant,
+        reply: SyncSender<u16>,
+    },
 }
 
 /// What [`LaneRing::pop`] found.
@@ -47,7 +50,9 @@ pub(super) enum Popped {
 
 impl std::fmt::Debug for LaneRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LaneRing").field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("LaneRing")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,7 +94,7 @@ impl LaneRing {
     }
 
     pub(super) fn set_memory(&mut self, memory: &Arc<GuestMemory>) {
-        if let Err(error) = self.queue.set_memory(Arc::clone(memory)) {
+        if let Err(error) = self.queue.set_memory(memory) {
             log::error!("ring {}: {error}", self.index);
         }
     }

@@ -52,7 +52,11 @@ impl Transport {
         };
         start.copy_from_slice(arrived);
         input.filled(arrived.len());
-        Ok(Self { socket, output: SendQueue::default(), input })
+        Ok(Self {
+            socket,
+            output: SendQueue::default(),
+            input,
+        })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -81,7 +85,9 @@ impl Transport {
     ) -> io::Result<(usize, Arrived)> {
         let Self { socket, input, .. } = self;
         debug_assert!(input.is_empty());
-        let buffers = in_flight.buffers(placement.request).ok_or_else(lost_request)?;
+        let buffers = in_flight
+            .buffers(placement.request)
+            .ok_or_else(lost_request)?;
         let wanted = placement.length_bytes as usize;
         let mut vector = Vector::new(room);
         let covered = vector
@@ -142,10 +148,19 @@ impl Arrived {
                 io::ErrorKind::UnexpectedEof,
                 "the target closed the connection",
             )),
-            Ok(length_bytes) => Ok(Self { length_bytes, drained: length_bytes < asked_bytes }),
+            Ok(length_bytes) => Ok(Self {
+                length_bytes,
+                drained: length_bytes < asked_bytes,
+            }),
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => Ok(Self { length_bytes: 0, drained: true }),
-                io::ErrorKind::Interrupted => Ok(Self { length_bytes: 0, drained: false }),
+                io::ErrorKind::WouldBlock => Ok(Self {
+                    length_bytes: 0,
+                    drained: true,
+                }),
+                io::ErrorKind::Interrupted => Ok(Self {
+                    length_bytes: 0,
+                    drained: false,
+                }),
                 _ => Err(error),
             },
         }
@@ -162,7 +177,11 @@ pub(super) struct ReceiveBuffer {
 
 impl ReceiveBuffer {
     fn new() -> Self {
-        Self { room: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(), start: 0, end: 0 }
+        Self {
+            room: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        }
     }
 
     /// What was not consumed yet.
@@ -207,7 +226,11 @@ enum Piece {
     /// Zeros.
     Zeros { length: usize },
     /// A run of a request's data. The request counts how many of these wait.
-    Guest { request: RequestTag, offset: u64, length: usize },
+    Guest {
+        request: RequestTag,
+        offset: u64,
+        length: usize,
+    },
 }
 
 impl Piece {
@@ -221,7 +244,9 @@ impl Piece {
 
     fn skip(&mut self, count: usize) {
         match self {
-            Self::Private { start, length } => (*start, *length) = (*start + count, *length - count),
+            Self::Private { start, length } => {
+                (*start, *length) = (*start + count, *length - count)
+            }
             Self::Zeros { length } => *length -= count,
             Self::Guest { offset, length, .. } => {
                 (*offset, *length) = (*offset + count as u64, *length - count);
@@ -249,7 +274,10 @@ impl SendQueue {
             Some(Piece::Private { start: s, length }) if *s + *length == start => {
                 *length += bytes.len();
             }
-            _ => self.pieces.push_back(Piece::Private { start, length: bytes.len() }),
+            _ => self.pieces.push_back(Piece::Private {
+                start,
+                length: bytes.len(),
+            }),
         }
     }
 
@@ -273,9 +301,15 @@ impl SendQueue {
                     vector.push(zeros);
                     zeros.len()
                 }
-                Piece::Guest { request, offset, length } => {
+                Piece::Guest {
+                    request,
+                    offset,
+                    length,
+                } => {
                     let buffers = in_flight.buffers(request).ok_or_else(lost_request)?;
-                    vector.push_guest(buffers, offset, length).map_err(io::Error::other)?
+                    vector
+                        .push_guest(buffers, offset, length)
+                        .map_err(io::Error::other)?
                 }
             };
             total += taken;
@@ -326,7 +360,11 @@ impl Transmit for Sink<'_> {
     fn payload(&mut self, request: RequestTag, offset_bytes: u32, length_bytes: u32) {
         let (offset, length) = (u64::from(offset_bytes), length_bytes as usize);
         self.in_flight.piece_queued(request);
-        self.output.pieces.push_back(Piece::Guest { request, offset, length });
+        self.output.pieces.push_back(Piece::Guest {
+            request,
+            offset,
+            length,
+        });
     }
 
     fn payload_with_digest(
@@ -348,7 +386,10 @@ impl Transmit for Sink<'_> {
             log::error!("cannot read the data of a write: {error}");
         }
         let crc = crc32c(0, copy);
-        let piece = Piece::Private { start, length: copy.len() };
+        let piece = Piece::Private {
+            start,
+            length: copy.len(),
+        };
         output.pieces.push_back(piece);
         crc
     }

@@ -114,6 +114,14 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
+    /// Whether there is no such disk: no LUN, or one that is something else.
+    pub fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSuchLun | Self::NotConnected | Self::NotADisk(_)
+        )
+    }
+
     /// Whether the same probe may succeed a little later without anybody's help.
     pub fn is_retryable(&self) -> bool {
         matches!(

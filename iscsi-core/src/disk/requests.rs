@@ -45,7 +45,8 @@ pub struct Requests {
 pub enum Admitted {
     /// It is in flight.
     InFlight,
-    /// It had nothing to do, as a flush of a disk without a cache, and is to be released.
+    /// It had nothing to do, as a flush of a disk without a cache or a discard of nothing, and is to
+    /// be released.
     Done,
     /// There was no room.
     Full,
@@ -193,7 +194,10 @@ impl Requests {
         for extent in extents.clone() {
             self.facts.check(operation, extent)?;
         }
-        let is_done = operation == BlockOperation::Flush && !self.facts.write_cache;
+        let is_done = match operation {
+            BlockOperation::Flush => !self.facts.write_cache,
+            _ => extents.clone().next().is_none(),
+        };
         let zeroing = self.best_zeroing(operation);
         let Some(index) = self.free.pop() else {
             return Ok(Admitted::Full);

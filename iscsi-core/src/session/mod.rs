@@ -33,6 +33,7 @@ use crate::pdu::command::Response;
 use crate::pdu::reject::RejectReason;
 use crate::pdu::task_management::FunctionResponse;
 use crate::scsi::command::ScsiCommand;
+use crate::scsi::status::ScsiStatus;
 use crate::sequence::SerialNumber;
 
 use self::inbound::Inbound;
@@ -164,6 +165,17 @@ pub struct Outcome {
     pub expected_bytes: u32,
     /// The sense data; empty unless the status is CHECK CONDITION.
     pub sense: SenseData,
+}
+
+impl Outcome {
+    /// The SCSI status; CHECK CONDITION where the target failed before there was one, so that
+    /// nobody takes it for success.
+    pub fn scsi_status(&self) -> u8 {
+        match self.response {
+            Response::Completed => self.status,
+            Response::Failed(_) => ScsiStatus::CHECK_CONDITION.0,
+        }
+    }
 }
 
 /// Sense data as it came, cut to [`MAX_SENSE_BYTES`].
