@@ -10,6 +10,7 @@
 )]
 
 pub mod daemon;
+pub mod disk;
 pub mod frontend;
 pub mod model;
 pub mod process;

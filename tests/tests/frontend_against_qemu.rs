@@ -83,7 +83,7 @@ fn failures_have_their_status() {
     assert_eq!(unknown.status, S_UNSUPP);
 }
 
-/// QEMU's export wants data aligned to nothing, but the header in a buffer of its own.
+/// Usual and unusual layouts of one request.
 fn layouts(request: &Request) -> Vec<Layout> {
     let usual = Layout::usual(request);
     let segments = Layout::data_in_segments(request, 1000);
