@@ -1,4 +1,5 @@
 //! The front-end client itself, judged by QEMU's own vhost-user-blk export.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use std::fs::File;
 use std::path::Path;

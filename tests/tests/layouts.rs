@@ -1,4 +1,5 @@
 //! A request of any legal layout works (virtio 1.3, sections 2.7.4 and 5.2.6).
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use vhost_user_iscsi_tests::disk::{Disk, pattern};
 use vhost_user_iscsi_tests::frontend::spec::{

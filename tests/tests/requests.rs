@@ -1,4 +1,5 @@
 //! Every request type of virtio-blk against the daemon and tgt.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use vhost_user_iscsi_tests::disk::{DISK_BYTES, Disk, pattern};
 use vhost_user_iscsi_tests::frontend::spec::{

@@ -1,4 +1,5 @@
 //! The helper that runs tgt does what its names say.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use vhost_user_iscsi_tests::tgt::{LunOptions, Tgt};
 
