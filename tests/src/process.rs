@@ -1,13 +1,16 @@
 //! A child process: its output by lines, its end with a limit, killed when dropped.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open, set_parent_process_death_signal,
+};
 
 use crate::wait::{self, Deadline};
 
@@ -93,7 +96,15 @@ impl Lines {
     }
 }
 
+/// Asks the kernel to kill this process when the thread that started it ends.
+fn die_with_parent() -> io::Result<()> {
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
 /// A running child; dropped, it is killed and reaped.
+///
+/// It is also killed when the thread that started it ends, so that nothing is left behind when a
+/// test is killed itself. Start it on the thread of the test.
 pub struct Process {
     child: Child,
     pidfd: OwnedFd,
@@ -113,6 +124,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        // SAFETY: between fork and exec only one system call is made; nothing is allocated.
+        unsafe { command.pre_exec(die_with_parent) };
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}; {hint}"));

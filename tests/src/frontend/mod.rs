@@ -17,6 +17,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use vhost::VhostBackend;
@@ -304,6 +305,11 @@ impl Frontend {
     }
 
     fn sleep(&self, left: Duration, limit: Duration) -> Result<()> {
+        if self.queues.iter().any(Queue::is_suppressed) && !left.is_zero() {
+            // There is no event to wait for.
+            thread::yield_now();
+            return Ok(());
+        }
         let calls: Vec<_> = self.queues.iter().map(Queue::call_fd).collect();
         if wait::readable(&calls, left) {
             for queue in &self.queues {

@@ -238,6 +238,11 @@ impl Queue {
         self.has_used()
     }
 
+    /// True when the driver asks for no notifications.
+    pub(super) fn is_suppressed(&self) -> bool {
+        self.notifications == Notifications::Suppressed
+    }
+
     /// True when the used ring holds something not yet taken.
     pub(super) fn has_used(&self) -> bool {
         self.ring.has_used()
