@@ -20,7 +20,7 @@ use vhost_user_iscsi_tests::tgt::{LunOptions, Target, Tgt};
 const SOON: Duration = Duration::from_secs(10);
 /// The promise for SIGTERM.
 const TERM_LIMIT: Duration = Duration::from_secs(2);
-/// sysexits-like code of a refused socket path (`docs/operating.md`).
+/// Exit code for a refused secret file or socket path (`docs/operating.md`).
 const EXIT_SOCKET_PATH: i32 = 13;
 
 fn works(frontend: &mut Frontend) {

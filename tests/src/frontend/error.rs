@@ -21,6 +21,14 @@ pub enum Error {
         /// What came back.
         source: vhost::Error,
     },
+    /// A vhost-user message was not answered.
+    #[error("{message} was not answered within {limit:?}")]
+    NoReply {
+        /// Which message.
+        message: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// Nothing was used within the limit.
     #[error("no used element within {0:?}")]
     NothingUsed(Duration),

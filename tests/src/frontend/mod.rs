@@ -7,6 +7,7 @@
 mod buffers;
 pub mod config;
 pub mod error;
+mod link;
 pub mod memory;
 pub mod queue;
 pub mod request;
@@ -21,14 +22,15 @@ use std::thread;
 use std::time::Duration;
 
 use vhost::VhostBackend;
+use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::{
     VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures,
 };
-use vhost::vhost_user::{Frontend as Link, VhostUserFrontend};
 
 use crate::wait::{self, Deadline};
 use config::{BlockConfig, CONFIG_BYTES, WRITEBACK_OFFSET};
 pub use error::{Error, Result};
+use link::Link;
 use memory::Memory;
 pub use queue::{Completion, IO_LIMIT, Notifications, Queue};
 pub use request::{Layout, Request};
@@ -36,8 +38,6 @@ pub use ring::{Descriptor, Next};
 
 /// How long a listener may refuse before a connect gives up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long the back-end may take to answer a message.
-const REPLY_LIMIT: Duration = Duration::from_secs(20);
 
 /// What the client asks for.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,6 @@ pub struct Frontend {
     queues: Vec<Queue>,
     offered: u64,
     features: u64,
-    protocol_features: VhostUserProtocolFeatures,
     queue_limit: u64,
 }
 
@@ -94,12 +93,11 @@ impl Frontend {
     pub fn over(socket: UnixStream, config: FrontendConfig) -> Result<Self> {
         let memory = Memory::new(config.memory_bytes, config.memory_regions);
         let mut frontend = Self {
-            link: link(socket, config.queues),
+            link: Link::new(socket, config.queues),
             memory,
             queues: Vec::new(),
             offered: 0,
             features: 0,
-            protocol_features: VhostUserProtocolFeatures::empty(),
             queue_limit: 1,
         };
         frontend.negotiate(config.features_mask)?;
@@ -123,23 +121,23 @@ impl Frontend {
     /// What was in flight is not submitted again.
     pub fn reconnect(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let queues = u16::try_from(self.queues.len()).expect("at most 64 queues");
-        self.link = link(connect_raw(path)?, queues);
+        self.link = Link::new(connect_raw(path)?, queues);
         self.negotiate(self.features)?;
         self.start()
     }
 
     // The place for GET_INFLIGHT_FD and SET_INFLIGHT_FD: between negotiation and the memory table.
     fn negotiate(&mut self, mask: u64) -> Result<()> {
-        self.offered = self.link.get_features().map_err(during("GET_FEATURES"))?;
+        self.offered = self.link.ask("GET_FEATURES", |link| link.get_features())?;
         if self.offered & spec::F_PROTOCOL_FEATURES == 0 {
             return Err(Error::NotOffered("VHOST_USER_F_PROTOCOL_FEATURES"));
         }
-        self.features = self.offered & mask;
+        let features = self.offered & mask;
+        self.features = features;
         self.negotiate_protocol()?;
-        self.link.set_owner().map_err(during("SET_OWNER"))?;
+        self.link.ask("SET_OWNER", |link| link.set_owner())?;
         self.link
-            .set_features(self.features)
-            .map_err(during("SET_FEATURES"))
+            .ask("SET_FEATURES", |link| link.set_features(features))
     }
 
     fn negotiate_protocol(&mut self) -> Result<()> {
@@ -147,32 +145,26 @@ impl Frontend {
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::RESET_DEVICE;
-        let offered = self
-            .link
-            .get_protocol_features()
-            .map_err(during("GET_PROTOCOL_FEATURES"))?;
-        self.protocol_features = offered & wanted;
-        let set = self.link.set_protocol_features(self.protocol_features);
-        set.map_err(during("SET_PROTOCOL_FEATURES"))?;
-        if self
-            .protocol_features
-            .contains(VhostUserProtocolFeatures::REPLY_ACK)
-        {
-            self.link.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        }
-        if self
-            .protocol_features
-            .contains(VhostUserProtocolFeatures::MQ)
-        {
-            self.queue_limit = self.link.get_queue_num().map_err(during("GET_QUEUE_NUM"))?;
+        let link = &mut self.link;
+        let offered = link.ask("GET_PROTOCOL_FEATURES", |link| link.get_protocol_features())?;
+        let features = offered & wanted;
+        link.ask("SET_PROTOCOL_FEATURES", |link| {
+            link.set_protocol_features(features)?;
+            if features.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+                link.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+            }
+            Ok(())
+        })?;
+        if features.contains(VhostUserProtocolFeatures::MQ) {
+            self.queue_limit = link.ask("GET_QUEUE_NUM", |link| link.get_queue_num())?;
         }
         Ok(())
     }
 
     fn start(&mut self) -> Result<()> {
+        let table = self.memory.table();
         self.link
-            .set_mem_table(&self.memory.table())
-            .map_err(during("SET_MEM_TABLE"))?;
+            .ask("SET_MEM_TABLE", |link| link.set_mem_table(&table))?;
         for index in 0..self.queues.len() {
             let base = self.queues[index].ring_ref().published_used_index();
             self.start_queue(index, base)?;
@@ -185,26 +177,29 @@ impl Frontend {
         let queue = &self.queues[index];
         let ring = queue.ring_ref();
         let link = &mut self.link;
-        link.set_vring_num(index, ring.size())
-            .map_err(during("SET_VRING_NUM"))?;
-        link.set_vring_base(index, base)
-            .map_err(during("SET_VRING_BASE"))?;
-        link.set_vring_addr(index, &ring.addresses())
-            .map_err(during("SET_VRING_ADDR"))?;
-        link.set_vring_call(index, &queue.call)
-            .map_err(during("SET_VRING_CALL"))?;
-        link.set_vring_kick(index, &queue.kick)
-            .map_err(during("SET_VRING_KICK"))?;
-        link.set_vring_enable(index, true)
-            .map_err(during("SET_VRING_ENABLE"))
+        link.ask("SET_VRING_NUM", |link| {
+            link.set_vring_num(index, ring.size())
+        })?;
+        link.ask("SET_VRING_BASE", |link| link.set_vring_base(index, base))?;
+        link.ask("SET_VRING_ADDR", |link| {
+            link.set_vring_addr(index, &ring.addresses())
+        })?;
+        link.ask("SET_VRING_CALL", |link| {
+            link.set_vring_call(index, &queue.call)
+        })?;
+        link.ask("SET_VRING_KICK", |link| {
+            link.set_vring_kick(index, &queue.kick)
+        })?;
+        link.ask("SET_VRING_ENABLE", |link| {
+            link.set_vring_enable(index, true)
+        })
     }
 
     /// Stops a ring (GET_VRING_BASE); returns where to resume it.
     pub fn stop_queue(&mut self, index: usize) -> Result<u16> {
         let base = self
             .link
-            .get_vring_base(index)
-            .map_err(during("GET_VRING_BASE"))?;
+            .ask("GET_VRING_BASE", |link| link.get_vring_base(index))?;
         Ok(u16::try_from(base & 0xffff).expect("masked"))
     }
 
@@ -218,11 +213,10 @@ impl Frontend {
     }
 
     /// Sends GET_FEATURES once more and waits for the answer: all messages before it are done.
-    pub fn ping(&self) -> Result<()> {
+    pub fn ping(&mut self) -> Result<()> {
         self.link
-            .get_features()
+            .ask("GET_FEATURES", |link| link.get_features())
             .map(drop)
-            .map_err(during("GET_FEATURES"))
     }
 
     /// The features the back-end offered.
@@ -259,8 +253,9 @@ impl Frontend {
     pub fn get_config(&mut self, size_bytes: u32) -> Result<Vec<u8>> {
         let space = vec![0; usize::try_from(size_bytes).expect("a short size")];
         let flags = VhostUserConfigFlags::empty();
-        let answer = self.link.get_config(0, size_bytes, flags, &space);
-        answer.map(|(_, bytes)| bytes).map_err(during("GET_CONFIG"))
+        let answer =
+            |link: &mut _| VhostUserFrontend::get_config(link, 0, size_bytes, flags, &space);
+        self.link.ask("GET_CONFIG", answer).map(|(_, bytes)| bytes)
     }
 
     /// The configuration space, taken apart.
@@ -271,10 +266,10 @@ impl Frontend {
     /// Switches the write cache (`writeback` of VIRTIO_BLK_F_CONFIG_WCE).
     pub fn set_writeback(&mut self, on: bool) -> Result<()> {
         let flags = VhostUserConfigFlags::WRITABLE;
-        let set = self
-            .link
-            .set_config(WRITEBACK_OFFSET, flags, &[u8::from(on)]);
-        set.map_err(during("SET_CONFIG"))
+        let value = [u8::from(on)];
+        self.link.ask("SET_CONFIG", |link| {
+            link.set_config(WRITEBACK_OFFSET, flags, &value)
+        })
     }
 
     /// Waits for the next answered request on any queue; returns the queue's index too.
@@ -357,15 +352,4 @@ pub fn is_closed_within(mut socket: &UnixStream, limit: Duration) -> bool {
         Ok(received) => received == 0,
         Err(error) => error.kind() == ErrorKind::ConnectionReset,
     }
-}
-
-fn link(socket: UnixStream, queues: u16) -> Link {
-    socket
-        .set_read_timeout(Some(REPLY_LIMIT))
-        .expect("a limit above zero");
-    Link::from_stream(socket, u64::from(queues))
-}
-
-fn during(message: &'static str) -> impl FnOnce(vhost::Error) -> Error {
-    move |source| Error::Message { message, source }
 }
