@@ -1,1 +1,20 @@
-//! The harness: real targets, the daemon, a front-end client.
+//! The harness: real targets, the daemon, a front-end client, a model disk.
+//!
+//! A helper that cannot do its work panics with a message that says what is missing: a test must
+//! fail loudly, never skip silently.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness reports by panicking: its callers are tests"
+)]
+
+pub mod daemon;
+pub mod disk;
+pub mod frontend;
+pub mod model;
+pub mod process;
+pub mod qemu;
+pub mod rng;
+pub mod tgt;
+pub mod wait;
