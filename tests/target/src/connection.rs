@@ -107,7 +107,7 @@ impl Connection {
             let mut answer = login.on_request(&request, &data);
             self.shared
                 .note_challenge(&login.authentication.challenge_seen);
-            let agreed = answer.is_last();
+            let agreed = answer.is_last() && !login.endless;
             let (sending, zero_tsih) = self.spoil(&mut answer, &mut login);
             if sending == Sending::Close {
                 return Ok(None);

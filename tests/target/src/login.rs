@@ -76,10 +76,14 @@ impl Login {
         }
     }
 
-    /// The answer to one request. A refusal is an answer too.
+    /// The answer to one request. A refusal is an answer too. Once endless, requests are not looked
+    /// at any more.
     pub(crate) fn on_request(&mut self, request: &Bhs, data: &[u8]) -> LoginAnswer {
         self.step += 1;
         let mut answer = LoginAnswer::to(request);
+        if self.endless {
+            return answer;
+        }
         match self.process(request, data, &mut answer) {
             Ok(()) => answer,
             Err(status) => LoginAnswer::refusal(request, status),
@@ -126,6 +130,7 @@ impl Login {
         pairs: &Pairs,
         answer: &mut LoginAnswer,
     ) -> Result<(), u16> {
+        self.check_keys(pairs)?;
         if self.stage.is_none() {
             self.identify(request, pairs)?;
         }
@@ -184,7 +189,6 @@ impl Login {
             "TargetName",
             "SessionType",
         ];
-        self.check_keys(pairs)?;
         for (key, _) in &pairs.0 {
             if !security.contains(&key.as_str()) && !naming.contains(&key.as_str()) {
                 answer.text.push(key, "NotUnderstood");
@@ -198,7 +202,6 @@ impl Login {
     }
 
     fn operate(&mut self, pairs: &Pairs, answer: &mut LoginAnswer) -> Result<(), u16> {
-        self.check_keys(pairs)?;
         let own = &self.config.negotiation;
         for (key, value) in &pairs.0 {
             if let Some(text) = keys::answer(key, value, own, &mut self.params) {

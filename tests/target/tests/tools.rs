@@ -1,5 +1,11 @@
 //! Other people's initiators against the target: Debian's libiscsi tools.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 use iscsi_test_target::{
     ChapConfig, DigestPolicy, Event, LoginFault, LunConfig, Negotiation, Rule, Secret,
     TargetConfig, TestTarget, Thin,
