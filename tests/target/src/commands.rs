@@ -24,9 +24,12 @@ impl Session {
             immediate_bytes: len32(data.len()),
         });
         self.shared.log.count(|c| c.commands += 1);
-        command.fault = self.shared.script.on_command(command.cdb[0], |fault| {
-            can_strike(fault, &command, self.params.max_burst_bytes)
-        });
+        command.fault =
+            self.shared
+                .script
+                .on_command(command.cdb[0], lun_number(&command.lun), |fault| {
+                    can_strike(fault, &command, self.params.max_burst_bytes)
+                });
         if let Err(what) = self.check_command(&command, bhs.is_final(), data) {
             return self.violation(what);
         }

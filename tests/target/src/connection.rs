@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 /// How long a connection that we close may take to close its side.
 const LINGER: Duration = Duration::from_millis(500);
@@ -30,6 +31,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     shared.log.count(|c| c.connections += 1);
     shared.log.record(Event::Connected);
     let mut connection = Connection {
+        frozen_up_to: shared.frozen_up_to.subscribe(),
+        number: shared.next_connection(),
         shared: Arc::clone(&shared),
         stream,
         inbox: Inbox::new(DEFAULT_SEGMENT_BYTES as usize),
@@ -53,6 +56,8 @@ struct Connection {
     stream: TcpStream,
     inbox: Inbox,
     session: Option<SessionId>,
+    number: u64,
+    frozen_up_to: watch::Receiver<u64>,
 }
 
 /// Takes the session out of the table, however its connection ends.
@@ -80,6 +85,12 @@ impl Connection {
             self.full_feature(registration, session).await?;
         }
         self.linger().await
+    }
+
+    /// Returns at once, unless and until this connection is not frozen.
+    async fn thawed(&mut self) {
+        let number = self.number;
+        let _ = self.frozen_up_to.wait_for(|limit| *limit < number).await;
     }
 
     async fn listen_in_silence(&mut self) -> io::Result<()> {
@@ -249,6 +260,7 @@ impl Connection {
         session: &mut Session,
     ) -> io::Result<()> {
         loop {
+            self.thawed().await;
             let drained = self.drain(session);
             self.flush(session).await?;
             match drained {

@@ -36,8 +36,8 @@
 //!   [`ChapConfig`]. It does not change while the target runs.
 //! * [`Rule`] says what goes wrong and when: [`ConnectFault`], [`LoginFault`], [`CommandFault`].
 //!   Rules come and go at run time through [`TestTarget::add`] and [`TestTarget::remove`].
-//! * [`TestTarget`] also acts of itself: asynchronous messages, pings, cut connections, unit
-//!   attentions, changed capacities, release of held writes.
+//! * [`TestTarget`] also acts of itself: asynchronous messages, pings, cut, frozen and refused
+//!   connections, unit attentions, changed capacities, release of held writes.
 //! * [`Event`] and [`Counters`] tell what happened.
 //!
 //! # Stale writes
@@ -59,7 +59,7 @@ mod authentication;
 mod bytes;
 mod chap;
 mod commands;
-pub mod config;
+mod config;
 mod connection;
 mod discovery;
 mod disk;

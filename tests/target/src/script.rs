@@ -12,6 +12,7 @@ pub struct Rule {
     fault: Fault,
     step: Option<u32>,
     opcode: Option<u8>,
+    lun: Option<u16>,
     skip: u64,
     left: Option<u64>,
     fired: u64,
@@ -215,6 +216,7 @@ impl Rule {
             fault,
             step: None,
             opcode: None,
+            lun: None,
             skip: 0,
             left: None,
             fired: 0,
@@ -232,6 +234,13 @@ impl Rule {
     #[must_use]
     pub fn opcode(mut self, opcode: u8) -> Self {
         self.opcode = Some(opcode);
+        self
+    }
+
+    /// Only commands to this LUN.
+    #[must_use]
+    pub fn lun(mut self, lun: u16) -> Self {
+        self.lun = Some(lun);
         self
     }
 
@@ -253,6 +262,10 @@ impl Rule {
     #[must_use]
     pub fn once(self) -> Self {
         self.times(1)
+    }
+
+    fn is_for(&self, opcode: u8, lun: Option<u16>) -> bool {
+        self.opcode.is_none_or(|own| own == opcode) && (self.lun.is_none() || self.lun == lun)
     }
 
     /// Whether this occasion is struck; counts it.
@@ -354,6 +367,7 @@ impl Script {
     pub(crate) fn on_command(
         &self,
         opcode: u8,
+        lun: Option<u16>,
         applies: impl Fn(&CommandFault) -> bool,
     ) -> Option<CommandFault> {
         let mut state = self.state();
@@ -361,9 +375,7 @@ impl Script {
             .rules
             .iter_mut()
             .find_map(|(_, rule)| match &rule.fault {
-                Fault::Command(fault)
-                    if rule.opcode.is_none_or(|o| o == opcode) && applies(fault) =>
-                {
+                Fault::Command(fault) if rule.is_for(opcode, lun) && applies(fault) => {
                     let fault = fault.clone();
                     rule.strike().then_some(fault)
                 }
@@ -389,7 +401,7 @@ mod tests {
                 .skip(1)
                 .once(),
         );
-        let hit = |opcode| script.on_command(opcode, |_| true).is_some();
+        let hit = |opcode| script.on_command(opcode, Some(0), |_| true).is_some();
         assert_eq!(
             [hit(0x28), hit(0x2a), hit(0x28), hit(0x28)],
             [false, false, true, false]
@@ -404,6 +416,15 @@ mod tests {
         assert!(script.on_connect().is_some() && script.on_connect().is_some());
         assert_eq!(script.remove(id), 2);
         assert!(script.on_connect().is_none());
+    }
+
+    #[test]
+    fn spares_other_luns() {
+        let script = Script::default();
+        script.add(Rule::command(CommandFault::BUSY).lun(3));
+        assert!(script.on_command(0x28, Some(2), |_| true).is_none());
+        assert!(script.on_command(0x28, None, |_| true).is_none());
+        assert!(script.on_command(0x28, Some(3), |_| true).is_some());
     }
 
     #[test]

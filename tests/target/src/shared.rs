@@ -6,6 +6,7 @@ use crate::script::Script;
 use crate::scsi::Luns;
 use crate::sessions::{Held, Sessions};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -19,6 +20,9 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     /// Counts how often all connections were cut; a change ends every connection.
     pub(crate) cut: watch::Sender<u64>,
+    /// Connections with numbers up to this one neither hear nor speak.
+    pub(crate) frozen_up_to: watch::Sender<u64>,
+    last_connection: AtomicU64,
     challenge_seen: Mutex<Vec<u8>>,
 }
 
@@ -33,6 +37,8 @@ impl Shared {
             sessions: Sessions::new(Arc::clone(&log)),
             log,
             cut: watch::Sender::new(0),
+            frozen_up_to: watch::Sender::new(0),
+            last_connection: AtomicU64::new(0),
             challenge_seen: Mutex::default(),
         }
     }
@@ -40,6 +46,17 @@ impl Shared {
     /// Ends every connection there is, without a word to the initiators.
     pub(crate) fn cut_connections(&self) {
         self.cut.send_modify(|count| *count += 1);
+    }
+
+    /// The number of a new connection, counted from 1.
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.last_connection.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Freezes the connections that exist now; later ones work.
+    pub(crate) fn freeze_connections(&self) {
+        self.frozen_up_to
+            .send_replace(self.last_connection.load(Ordering::Relaxed));
     }
 
     /// Carries held commands out. Those whose session is gone take effect without an answer.

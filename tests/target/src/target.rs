@@ -151,6 +151,23 @@ impl TestTarget {
         self.shared.cut_connections();
     }
 
+    /// Turns the connections that exist now into black holes: they stay open, and nothing is heard
+    /// or said on them any more. Later connections work. Ends with [`TestTarget::thaw`];
+    /// reinstatement and [`TestTarget::drop_connections`] close frozen connections too.
+    pub fn freeze_connections(&self) {
+        self.shared.freeze_connections();
+    }
+
+    /// The same for connections to come as well: accepted, and never a word.
+    pub fn freeze_everything(&self) {
+        self.shared.frozen_up_to.send_replace(u64::MAX);
+    }
+
+    /// Ends all freezing; what was sent meanwhile is answered now.
+    pub fn thaw(&self) {
+        self.shared.frozen_up_to.send_replace(0);
+    }
+
     /// Stops listening: connects are refused. What is connected stays.
     pub fn refuse_connections(&self) {
         if let Some(task) = self.accepting().take() {

@@ -212,10 +212,10 @@ fn several_r2ts_are_outstanding_and_may_be_answered_in_any_order() {
     let mut client = Client::logged_in(&target);
     client.send_write(0, 3, &[]);
     let r2ts: Vec<Pdu> = (0..3).map(|_| client.receive()).collect();
-    for (at, r2t) in r2ts.iter().enumerate() {
+    for (r2t_sn, r2t) in (0..).zip(&r2ts) {
         assert_eq!(
             (r2t.opcode(), r2t.word(36), r2t.word(44)),
-            (0x31, at as u32, 512)
+            (0x31, r2t_sn, 512)
         );
         assert_eq!(r2t.word(24), r2ts[0].word(24), "an R2T uses up no StatSN");
     }
@@ -580,4 +580,27 @@ fn security_stage_lets_nobody_jump() {
     );
     let back = client.login(SECURITY_TO_OPERATIONAL, "");
     assert_eq!(back.status(), (2, 0));
+}
+
+#[test]
+fn frozen_connections_say_nothing_and_later_ones_work() {
+    let target = plain();
+    let mut frozen = Client::logged_in(&target);
+    target
+        .wait_for(LIMIT, |event| matches!(event, Event::LoggedIn { .. }))
+        .unwrap();
+    target.freeze_connections();
+    frozen.send_nop(b"");
+    let mut later = Client::logged_in(&target);
+    later.send_nop(b"");
+    assert_eq!(later.receive().opcode(), 0x20);
+    assert_eq!(
+        frozen.receive_to_end(),
+        b"",
+        "closed by reinstatement, unanswered"
+    );
+    target.freeze_connections();
+    later.send_nop(b"late");
+    target.thaw();
+    assert_eq!(later.receive().data, b"late");
 }

@@ -6,44 +6,44 @@ use std::time::Duration;
 
 /// A PDU as it came.
 #[derive(Debug)]
-pub struct Pdu {
-    pub header: [u8; 48],
-    pub data: Vec<u8>,
+pub(crate) struct Pdu {
+    pub(crate) header: [u8; 48],
+    pub(crate) data: Vec<u8>,
 }
 
 impl Pdu {
-    pub fn opcode(&self) -> u8 {
+    pub(crate) fn opcode(&self) -> u8 {
         self.header[0] & 0x3f
     }
 
-    pub fn word(&self, at: usize) -> u32 {
+    pub(crate) fn word(&self, at: usize) -> u32 {
         u32::from_be_bytes(self.header[at..at + 4].try_into().unwrap())
     }
 
     /// Login status, class and detail.
-    pub fn status(&self) -> (u8, u8) {
+    pub(crate) fn status(&self) -> (u8, u8) {
         (self.header[36], self.header[37])
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.data.clone()).unwrap()
     }
 }
 
 /// A connection without any digests.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
-    pub cmd_sn: u32,
+    pub(crate) cmd_sn: u32,
     tag: u32,
 }
 
-pub const ISID: [u8; 6] = [0x80, 0, 0, 1, 0, 0];
-pub const OPERATIONAL_TO_FULL: u8 = 0x87;
-pub const SECURITY_TO_OPERATIONAL: u8 = 0x81;
-pub const NAME: &str = "iqn.2026-11.org.example:client";
+pub(crate) const ISID: [u8; 6] = [0x80, 0, 0, 1, 0, 0];
+pub(crate) const OPERATIONAL_TO_FULL: u8 = 0x87;
+pub(crate) const SECURITY_TO_OPERATIONAL: u8 = 0x81;
+pub(crate) const NAME: &str = "iqn.2026-11.org.example:client";
 
 impl Client {
-    pub fn connect(target: &iscsi_test_target::TestTarget) -> Self {
+    pub(crate) fn connect(target: &iscsi_test_target::TestTarget) -> Self {
         let stream = TcpStream::connect(target.portal()).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(10)))
@@ -56,7 +56,7 @@ impl Client {
     }
 
     /// A connection in the full-feature phase of a normal session, logged in in two steps.
-    pub fn logged_in(target: &iscsi_test_target::TestTarget) -> Self {
+    pub(crate) fn logged_in(target: &iscsi_test_target::TestTarget) -> Self {
         let mut client = Self::connect(target);
         let names = format!("InitiatorName={NAME}\0TargetName={}\0", target.name());
         client.login(
@@ -71,7 +71,7 @@ impl Client {
         client
     }
 
-    pub fn send(&mut self, header: &[u8; 48], data: &[u8]) {
+    pub(crate) fn send(&mut self, header: &[u8; 48], data: &[u8]) {
         let mut bytes = header.to_vec();
         bytes[5..8].copy_from_slice(&u32::try_from(data.len()).unwrap().to_be_bytes()[1..]);
         bytes.extend_from_slice(data);
@@ -79,12 +79,12 @@ impl Client {
         self.stream.write_all(&bytes).unwrap();
     }
 
-    pub fn send_raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
     /// The next PDU; panics at the end of the stream or after ten seconds.
-    pub fn receive(&mut self) -> Pdu {
+    pub(crate) fn receive(&mut self) -> Pdu {
         let mut header = [0; 48];
         self.stream.read_exact(&mut header).unwrap();
         let ahs = usize::from(header[4]) * 4;
@@ -98,13 +98,13 @@ impl Client {
     }
 
     /// What comes until the other side closes.
-    pub fn receive_to_end(&mut self) -> Vec<u8> {
+    pub(crate) fn receive_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.stream.read_to_end(&mut bytes).unwrap();
         bytes
     }
 
-    pub fn send_login(&mut self, flags: u8, text: &str) {
+    pub(crate) fn send_login(&mut self, flags: u8, text: &str) {
         let mut header = [0; 48];
         header[0] = 0x43;
         header[1] = flags;
@@ -113,7 +113,7 @@ impl Client {
         self.send(&header, text.as_bytes());
     }
 
-    pub fn login(&mut self, flags: u8, text: &str) -> Pdu {
+    pub(crate) fn login(&mut self, flags: u8, text: &str) -> Pdu {
         self.send_login(flags, text);
         self.receive()
     }
@@ -131,7 +131,13 @@ impl Client {
     }
 
     /// The header of a READ(16) or WRITE(16) of LUN 0; returns it for sending.
-    pub fn read_write(&mut self, flags: u8, opcode: u8, block: u64, blocks: u32) -> [u8; 48] {
+    pub(crate) fn read_write(
+        &mut self,
+        flags: u8,
+        opcode: u8,
+        block: u64,
+        blocks: u32,
+    ) -> [u8; 48] {
         let mut header = self.next_header(0x01, flags);
         header[20..24].copy_from_slice(&(blocks * 512).to_be_bytes());
         header[32] = opcode;
@@ -140,19 +146,19 @@ impl Client {
         header
     }
 
-    pub fn send_read(&mut self, block: u64, blocks: u32) -> u32 {
+    pub(crate) fn send_read(&mut self, block: u64, blocks: u32) -> u32 {
         let header = self.read_write(0xc0, 0x88, block, blocks);
         self.send(&header, &[]);
         self.tag
     }
 
-    pub fn send_write(&mut self, block: u64, blocks: u32, immediate: &[u8]) -> u32 {
+    pub(crate) fn send_write(&mut self, block: u64, blocks: u32, immediate: &[u8]) -> u32 {
         let header = self.read_write(0xa0, 0x8a, block, blocks);
         self.send(&header, immediate);
         self.tag
     }
 
-    pub fn send_data_out(&mut self, r2t: &Pdu, data: &[u8]) {
+    pub(crate) fn send_data_out(&mut self, r2t: &Pdu, data: &[u8]) {
         let mut header = [0; 48];
         (header[0], header[1]) = (0x05, 0x80);
         header[16..24].copy_from_slice(&r2t.header[16..24]);
@@ -160,25 +166,25 @@ impl Client {
         self.send(&header, data);
     }
 
-    pub fn send_text(&mut self, text: &str, target_transfer_tag: u32) {
+    pub(crate) fn send_text(&mut self, text: &str, target_transfer_tag: u32) {
         let mut header = self.next_header(0x04, 0x80);
         header[20..24].copy_from_slice(&target_transfer_tag.to_be_bytes());
         self.send(&header, text.as_bytes());
     }
 
-    pub fn send_nop(&mut self, data: &[u8]) {
+    pub(crate) fn send_nop(&mut self, data: &[u8]) {
         let mut header = self.next_header(0x40, 0x80);
         header[20..24].fill(0xff);
         self.send(&header, data);
     }
 
-    pub fn send_abort(&mut self, referenced_task_tag: u32) {
+    pub(crate) fn send_abort(&mut self, referenced_task_tag: u32) {
         let mut header = self.next_header(0x42, 0x81);
         header[20..24].copy_from_slice(&referenced_task_tag.to_be_bytes());
         self.send(&header, &[]);
     }
 
-    pub fn send_logout(&mut self) {
+    pub(crate) fn send_logout(&mut self) {
         let header = self.next_header(0x46, 0x80);
         self.send(&header, &[]);
     }
