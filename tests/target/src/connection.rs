@@ -48,6 +48,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     }
     let session = connection.session;
     drop(connection);
+    // It may have been cut between entering the session and serving it.
+    if let Some(id) = session {
+        shared.sessions.leave(id);
+    }
     shared.log.record(Event::Disconnected { session });
 }
 
@@ -116,44 +120,51 @@ impl Connection {
                 return Ok(None);
             };
             let mut answer = login.on_request(&request, &data);
-            self.shared
-                .note_challenge(&login.authentication.challenge_seen);
-            let agreed = answer.is_last() && !login.endless;
-            let (sending, zero_tsih) = self.spoil(&mut answer, &mut login);
-            if sending == Sending::Close {
-                return Ok(None);
-            }
-            let registration = match agreed && answer.is_last() {
-                true => Some(self.shared.sessions.enter(login.identity.clone()).await),
-                false => None,
-            };
-            if let Some(registration) = &registration {
-                answer.tsih = if zero_tsih { 0 } else { registration.tsih };
-                self.session = Some(registration.id);
-            }
-            if sending == Sending::Send {
-                self.send_login_answer(&answer, stat_sn, request.cmd_sn())
-                    .await?;
-                stat_sn = stat_sn.wrapping_add(1);
+            let (sending, registration) = self.conclude(&mut login, &mut answer).await;
+            match sending {
+                Sending::Close => return Ok(None),
+                Sending::Withhold => {}
+                Sending::Send => {
+                    let cmd_sn = request.cmd_sn();
+                    self.send_login_answer(&answer, stat_sn, cmd_sn).await?;
+                    stat_sn = stat_sn.wrapping_add(1);
+                }
             }
             if answer.status != 0 {
                 self.shared.log.record(answer.refusal_event());
                 return Ok(None);
             }
             if let Some(registration) = registration {
-                return Ok(Some(self.enter(
-                    login,
-                    registration,
-                    stat_sn,
-                    request.cmd_sn(),
-                )));
+                let session = self.enter(login, &registration, stat_sn, request.cmd_sn());
+                return Ok(Some((registration, session)));
             }
         }
+    }
+
+    /// Lets the script spoil an answer; when the login is done all the same, ends the session it
+    /// reinstates and enters the new one.
+    async fn conclude(
+        &mut self,
+        login: &mut Login,
+        answer: &mut LoginAnswer,
+    ) -> (Sending, Option<Registration>) {
+        let seen = &login.authentication.challenge_seen;
+        self.shared.note_challenge(seen);
+        let agreed = answer.is_last() && !login.endless;
+        let (sending, zero_tsih) = self.spoil(answer, login);
+        if sending == Sending::Close || !agreed || !answer.is_last() {
+            return (sending, None);
+        }
+        let registration = self.shared.sessions.enter(login.identity.clone()).await;
+        answer.tsih = if zero_tsih { 0 } else { registration.tsih };
+        self.session = Some(registration.id);
+        (sending, Some(registration))
     }
 
     /// The next login request; `None` at the end of the stream.
     async fn login_request(&mut self) -> io::Result<Option<(Bhs, Vec<u8>)>> {
         loop {
+            self.thawed().await;
             let next = self
                 .inbox
                 .next(Digests::default())
@@ -213,10 +224,10 @@ impl Connection {
     fn enter(
         &mut self,
         login: Login,
-        registration: Registration,
+        registration: &Registration,
         stat_sn: u32,
         cmd_sn: u32,
-    ) -> (Registration, Session) {
+    ) -> Session {
         self.shared.log.count(|c| c.logins += 1);
         let identity = login.identity;
         self.shared.log.record(Event::LoggedIn {
@@ -229,15 +240,14 @@ impl Connection {
         self.inbox.set_limit(login.params.max_recv_bytes as usize);
         let shared = Arc::clone(&self.shared);
         // A login request is immediate: the first command has its CmdSN.
-        let session = Session::new(
+        Session::new(
             shared,
             registration.id,
             identity,
             login.params,
             stat_sn,
             cmd_sn,
-        );
-        (registration, session)
+        )
     }
 
     /// The full-feature phase, until either side or a reinstatement ends it.

@@ -72,14 +72,8 @@ impl WriteTask {
                 format!("Data-Out with tag {target_transfer_tag:#x}, never asked for")
             })?;
         burst.advance(data_sn, offset_bytes, length)?;
-        let full = burst.received_bytes == burst.length_bytes;
+        burst.check_final(last)?;
         let is_unsolicited = target_transfer_tag == crate::pdu::RESERVED_TAG;
-        if last && !full && !is_unsolicited {
-            return Err("F bit before the end of the burst".to_owned());
-        }
-        if full && !last {
-            return Err("no F bit at the end of the burst".to_owned());
-        }
         let target = self
             .data
             .get_mut(offset_bytes as usize..)
@@ -153,6 +147,17 @@ impl Burst {
         self.received_bytes += length;
         self.next_data_sn = data_sn.wrapping_add(1);
         Ok(())
+    }
+
+    /// The F bit ends a burst, and only unsolicited data may end early.
+    fn check_final(&self, last: bool) -> Result<(), String> {
+        let full = self.received_bytes == self.length_bytes;
+        let may_end_early = self.target_transfer_tag == crate::pdu::RESERVED_TAG;
+        match (full, last) {
+            (false, true) if !may_end_early => Err("F bit before the end of the burst".to_owned()),
+            (true, false) => Err("no F bit at the end of the burst".to_owned()),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -604,3 +604,22 @@ fn frozen_connections_say_nothing_and_later_ones_work() {
     target.thaw();
     assert_eq!(later.receive().data, b"late");
 }
+
+#[test]
+fn frozen_target_answers_logins_only_when_thawed() {
+    let target = plain();
+    target.freeze_everything();
+    let mut client = Client::connect(&target);
+    client.send_login(OPERATIONAL_TO_FULL, &names(&target));
+    let connected = |event: &Event| *event == Event::Connected;
+    target.wait_for(LIMIT, connected).unwrap();
+    assert_eq!(target.sessions(), []);
+    target.thaw();
+    assert_eq!(client.receive().status(), (0, 0));
+    client.send_nop(b"");
+    client.receive();
+    target.drop_connections();
+    let gone = |event: &Event| matches!(event, Event::Disconnected { .. });
+    target.wait_for(LIMIT, gone).unwrap();
+    assert_eq!(target.sessions(), []);
+}
