@@ -57,6 +57,7 @@ fn device() -> Arc<BlockDevice> {
         write_cache: true,
         fua: true,
         width: CommandWidth::Sixteen,
+        sync_cache: CommandWidth::Sixteen,
         provisioning: Provisioning::default(),
         limits: BlockLimits::default(),
         rotates: None,

@@ -46,11 +46,6 @@ impl SessionNames {
         let index = u8::try_from(index).unwrap_or(u8::MAX) & SESSION_MASK;
         Isid([FORMAT_RANDOM, a, b, c, d & !VERB, e & !SESSION_MASK | index])
     }
-
-    /// A name for the disk as the initiator side of its sessions, for locks.
-    pub(crate) fn identity(&self) -> String {
-        self.isid(0).to_string()
-    }
 }
 
 /// A fresh ISID for a verb.

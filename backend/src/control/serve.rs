@@ -124,10 +124,6 @@ async fn serve_disk(disk: DiskSettings, place: Place) -> Result<(), Failure> {
     };
     let (engine, device) = start(&disk, names, first)?;
     let served = serve_place(&disk, &place.door, &engine, &device, &mut signals).await;
-    if let Door::Path(settings) = &place.door {
-        // Ours by the lock; nobody is to find a door without a house behind it.
-        let _ = std::fs::remove_file(settings.path.as_path());
-    }
     let closed = tokio::task::spawn_blocking(move || engine.close()).await;
     served.and(closed.map_err(|error| Failure::new(ExitCode::Other, error.to_string())))
 }
@@ -219,7 +215,10 @@ async fn serve_place(
                 disk.target,
                 settings.path.as_path().display()
             );
-            serve_listener(listener, engine, device, signals).await
+            let served = serve_listener(listener, engine, device, signals).await;
+            // Ours by the lock: nobody is to find a door without a house behind it.
+            let _ = std::fs::remove_file(settings.path.as_path());
+            served
         }
     }
 }

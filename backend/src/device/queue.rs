@@ -209,7 +209,8 @@ impl SplitQueue {
     /// Takes the next available buffer: the index of its first descriptor, which is in the table.
     ///
     /// # Errors
-    /// Once, when the driver breaks the rules of the ring; after that there is never a buffer.
+    /// [`QueueError::Head`] for an entry that names no descriptor: it is skipped, the next one may
+    /// be good. [`QueueError::IndexJump`] once: the ring is broken, there is never a buffer again.
     pub fn pop(&mut self) -> Result<Option<u16>, QueueError> {
         let Some(parts) = &self.parts else {
             return Ok(None);
@@ -224,24 +225,25 @@ impl SplitQueue {
         }
         let entry = RING + AVAIL_ELEMENT_BYTES * self.slot(self.next_avail);
         let head = parts.avail_ring.load_u16(entry, Ordering::Relaxed);
-        if let Err(error) = self.check_pop(available, head) {
+        if let Err(error) = self.check_count(available) {
             self.parts = None;
             return Err(error);
         }
         self.next_avail = self.next_avail.wrapping_add(1);
+        let Layout { queue, size, .. } = self.layout;
+        if head >= size {
+            return Err(QueueError::Head { queue, head, size });
+        }
         self.in_flight += 1;
         Ok(Some(head))
     }
 
     /// A ring of n entries has n buffers in all, available or in flight, each with a descriptor.
-    fn check_pop(&self, available: u16, head: u16) -> Result<(), QueueError> {
+    fn check_count(&self, available: u16) -> Result<(), QueueError> {
         let Layout { queue, size, .. } = self.layout;
         let count = available.saturating_add(self.in_flight);
         if count > size {
             return Err(QueueError::IndexJump { queue, count, size });
-        }
-        if head >= size {
-            return Err(QueueError::Head { queue, head, size });
         }
         Ok(())
     }
@@ -458,10 +460,11 @@ mod tests {
     }
 
     #[test]
-    fn reports_a_head_beyond_the_table() {
+    fn reports_a_head_beyond_the_table_and_goes_on_with_the_next() {
         let mut ring = TestRing::new(8);
         let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
         ring.make_available(8);
+        ring.make_available(7);
         assert_eq!(
             queue.pop(),
             Err(QueueError::Head {
@@ -470,6 +473,8 @@ mod tests {
                 size: 8
             })
         );
+        assert_eq!(queue.pop(), Ok(Some(7)));
+        assert_eq!(queue.in_flight(), 1);
     }
 
     #[test]

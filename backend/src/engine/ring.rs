@@ -124,10 +124,14 @@ impl LaneRing {
                 self.pending = false;
                 return Popped::Empty;
             }
-            Err(error) => {
+            Err(error) if self.queue.is_broken() => {
                 log::warn!("{error}; the ring is ignored until the driver resets it");
                 self.pending = false;
                 return Popped::Empty;
+            }
+            Err(error) => {
+                log::debug!("{error}; the entry is skipped");
+                return Popped::Refused;
             }
         };
         self.queue.disable_notification();
