@@ -67,6 +67,7 @@ fn facts() -> LunFacts {
         write_cache: true,
         fua: true,
         width: CommandWidth::Sixteen,
+        sync_cache: CommandWidth::Sixteen,
         provisioning: Provisioning {
             thin: true,
             unmap: true,

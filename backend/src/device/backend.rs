@@ -231,6 +231,7 @@ pub(super) fn test_facts() -> LunFacts {
         write_cache: true,
         fua: true,
         width: CommandWidth::Sixteen,
+        sync_cache: CommandWidth::Sixteen,
         provisioning: Provisioning::default(),
         limits: BlockLimits::default(),
         rotates: None,

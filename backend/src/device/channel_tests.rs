@@ -325,6 +325,10 @@ fn answers_the_configuration_and_the_queues() {
 }
 
 #[test]
+#[allow(
+    unsafe_code,
+    reason = "the crate takes an EventFd where any file will do"
+)]
 fn takes_everything_back_when_the_front_end_leaves() {
     let front_end = TestFrontEnd::with_running_ring();
     let (near, far) = UnixStream::pair().unwrap();
