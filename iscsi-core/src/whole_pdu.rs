@@ -111,7 +111,7 @@ mod tests {
             let pdus = || WholePdus::new(header_digest, data_digest, crc32c::crc32c_append);
             let mut stream = Vec::new();
             for data in [&b""[..], b"a=b\0", b"SendTargets=All\0x"] {
-                stream.extend(pdus().seal(&crate::pdu::assemble(&[0x24; 48], data)));
+                stream.extend(pdus().seal(&crate::pdu::assemble(&[0; BHS_LENGTH_BYTES], data)));
             }
             for piece in 1..stream.len() {
                 let mut pdus = pdus();

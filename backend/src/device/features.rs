@@ -1,6 +1,7 @@
 //! The feature bits that the device offers: one row per bit, with its condition and its reason.
 
 use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::limits::DeviceLimits;
 use vhost::vhost_user::VhostUserVirtioFeatures;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
@@ -74,9 +75,7 @@ fn has_several_queues(_: &LunFacts, settings: &DeviceSettings) -> bool {
 }
 
 fn can_discard(facts: &LunFacts, settings: &DeviceSettings) -> bool {
-    let provisioning = &facts.provisioning;
-    let unmap = provisioning.unmap && facts.limits.max_unmap_blocks != Some(0);
-    is_writable(facts, settings) && provisioning.thin && (unmap || provisioning.write_same_unmap)
+    is_writable(facts, settings) && DeviceLimits::of(facts).discard.is_some()
 }
 
 /// The bits to offer for this LUN, as VHOST_USER_GET_FEATURES answers them.

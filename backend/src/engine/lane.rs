@@ -427,12 +427,17 @@ impl Lane {
     fn log_failure(&mut self, request: RequestTag, failure: &Failure) {
         let lane = self.config.index;
         if let Some(slot) = self.in_flight.get_mut(request) {
-            let (kind, extent) = (slot.request.kind, slot.request.extent());
+            let request = &slot.request;
+            let first = request
+                .ranges
+                .first()
+                .map_or(request.extent(), |range| range.extent);
             log::warn!(
-                "lane {lane}: {kind:?} of {} bytes at sector {} failed: {failure}; the guest \
-                 gets an I/O error",
-                extent.length_bytes,
-                extent.sector
+                "lane {lane}: {:?} of {} bytes at sector {} failed: {failure}; the guest gets an \
+                 I/O error",
+                request.kind,
+                first.length_bytes,
+                first.sector
             );
         }
     }

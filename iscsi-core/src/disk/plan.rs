@@ -188,7 +188,7 @@ impl LunFacts {
             BlockOperation::WriteZeroes { unmap, .. } => {
                 self.write_same(run, unmap && zeroing == Zeroing::WriteSameUnmap)
             }
-            BlockOperation::Discard if self.provisioning.unmap => {
+            BlockOperation::Discard if self.can_unmap() => {
                 unmap::command(run.block, run.count_blocks)
             }
             BlockOperation::Discard => self.write_same(run, true),
@@ -303,7 +303,12 @@ impl LunFacts {
     /// Whether a discard deallocates anything: the LUN is thin and has a command for it.
     pub fn can_discard(&self) -> bool {
         let provisioning = &self.provisioning;
-        provisioning.thin && (provisioning.unmap || provisioning.write_same_unmap)
+        provisioning.thin && (self.can_unmap() || provisioning.write_same_unmap)
+    }
+
+    /// Whether there is an UNMAP command that takes at least one block.
+    fn can_unmap(&self) -> bool {
+        self.provisioning.unmap && self.limits.max_unmap_blocks != Some(0)
     }
 
     /// Whether the request is complete only after [`LunFacts::flush_command`] has succeeded, which
@@ -361,7 +366,7 @@ impl LunFacts {
 
     /// The most blocks of one command of a discard; at least 1.
     pub(super) fn max_discard_blocks(&self) -> u64 {
-        if !self.provisioning.unmap {
+        if !self.can_unmap() {
             return self.max_write_same_blocks();
         }
         let cap = MAX_UNMAP_BYTES / self.block_bytes();

@@ -524,7 +524,7 @@ fn judge(operation: BlockOperation, outcome: &Outcome) -> Judgement {
         return judge_sense(operation, outcome);
     }
     if status.is_success() {
-        return judge_length(outcome);
+        return judge_length(operation, outcome);
     }
     if status.is_busy() || status == ScsiStatus::TASK_ABORTED {
         return Judgement::Verdict(Verdict::Again { delayed: true });
@@ -532,21 +532,25 @@ fn judge(operation: BlockOperation, outcome: &Outcome) -> Judgement {
     Judgement::Verdict(Verdict::Fail(Failure::Status(status)))
 }
 
-fn judge_length(outcome: &Outcome) -> Judgement {
+/// Data that the guest handed over or waits for has to be moved to the last byte. For the block of
+/// WRITE SAME and the list of UNMAP the status says all: tgt counts an UNMAP's list as not moved.
+fn judge_length(operation: BlockOperation, outcome: &Outcome) -> Judgement {
     let Outcome {
         transferred_bytes,
         expected_bytes,
         ..
     } = *outcome;
-    if transferred_bytes == expected_bytes {
-        Judgement::Done
-    } else {
-        let short = Failure::Short {
-            transferred_bytes,
-            expected_bytes,
-        };
-        Judgement::Verdict(Verdict::Fail(short))
+    let moves_data = matches!(
+        operation,
+        BlockOperation::Read | BlockOperation::Write { .. }
+    );
+    if transferred_bytes == expected_bytes || !moves_data {
+        return Judgement::Done;
     }
+    Judgement::Verdict(Verdict::Fail(Failure::Short {
+        transferred_bytes,
+        expected_bytes,
+    }))
 }
 
 fn judge_sense(operation: BlockOperation, outcome: &Outcome) -> Judgement {
@@ -555,7 +559,7 @@ fn judge_sense(operation: BlockOperation, outcome: &Outcome) -> Judgement {
     };
     let is_zeroing = matches!(operation, BlockOperation::WriteZeroes { .. });
     match SenseAction::of(&sense) {
-        SenseAction::Success => judge_length(outcome),
+        SenseAction::Success => judge_length(operation, outcome),
         SenseAction::Retry(
             Retry::UnitAttention | Retry::Aborted | Retry::DeferredError | Retry::NoReason,
         ) => Judgement::Verdict(Verdict::Again { delayed: false }),
