@@ -31,12 +31,27 @@ pub(super) fn serve(settings: ServeSettings) -> Result<(), Failure> {
         return Err(Failure::usage("this version serves exactly one disk"));
     };
     // Before the runtime opens descriptors of its own.
+    raise_descriptor_limit();
     let place = Place::claim(socket, &disk)?;
     let runtime = super::runtime()?;
     let result = runtime.block_on(serve_disk(disk, place));
     // Logins in progress are of no use any more.
     runtime.shutdown_background();
     result
+}
+
+/// Each ring takes a few descriptors, each memory region one: a guest with 64 queues and hot-added
+/// memory can need more than the usual soft limit of 1024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::debug!("the limit of open files stays at {current:?}: {error}");
+    }
 }
 
 /// Where front-ends come from, before anything is bound.

@@ -109,7 +109,7 @@ impl Lane {
                 return false;
             };
             slot.ring = at;
-            match ring.pop(&mut slot.request) {
+            match ring.pop(&mut slot.request, self.now_ms) {
                 Popped::Empty => return false,
                 Popped::Refused => {}
                 Popped::Request => self.admit(tag),

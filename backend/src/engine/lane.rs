@@ -15,6 +15,7 @@ use iscsi_core::pdu::async_message::AsyncEvent;
 use iscsi_core::session::{Event, Received, RequestTag, Session};
 
 use super::in_flight::InFlightTable;
+use super::log_limit::LogLimit;
 use super::mailbox::Mailbox;
 use super::message::{Connection, LaneEvent, LaneReports, LossReason, Message, report};
 use super::reactor::{Reactor, Ready, Token};
@@ -54,6 +55,7 @@ pub(super) struct Lane {
     /// By the lane's own index; an empty place is reused.
     pub(super) rings: Vec<Option<LaneRing>>,
     room: VectorRoom,
+    log_limit: LogLimit,
     closing: Option<Closing>,
 }
 
@@ -85,6 +87,7 @@ impl Lane {
             connection: None,
             rings: Vec::new(),
             room: VectorRoom::default(),
+            log_limit: LogLimit::default(),
             closing: None,
         })
     }
@@ -426,6 +429,9 @@ impl Lane {
 
     fn log_failure(&mut self, request: RequestTag, failure: &Failure) {
         let lane = self.config.index;
+        let Some(left_out) = self.log_limit.pass(self.now_ms) else {
+            return;
+        };
         if let Some(slot) = self.in_flight.get_mut(request) {
             let request = &slot.request;
             let first = request
@@ -434,7 +440,7 @@ impl Lane {
                 .map_or(request.extent(), |range| range.extent);
             log::warn!(
                 "lane {lane}: {:?} of {} bytes at sector {} failed: {failure}; the guest gets an \
-                 I/O error",
+                 I/O error{left_out}",
                 request.kind,
                 first.length_bytes,
                 first.sector

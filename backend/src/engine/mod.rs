@@ -8,6 +8,7 @@
 mod in_flight;
 mod intake;
 mod lane;
+mod log_limit;
 mod mailbox;
 pub(crate) mod message;
 mod reactor;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 
+use super::log_limit::LogLimit;
 use crate::device::queue::{QueueError, SplitQueue};
 use crate::device::request::{Malformed, ParsedRequest, RequestParser, Status};
 use crate::device::rings::RingSetup;
@@ -22,6 +23,7 @@ pub(super) struct LaneRing {
     kick: OwnedFd,
     call: Option<OwnedFd>,
     life: Life,
+    log_limit: LogLimit,
     /// There may be buffers to pop: a kick came, or popping ended before the ring was empty.
     pending: bool,
 }
@@ -70,6 +72,7 @@ impl LaneRing {
             kick: setup.kick,
             call: setup.call,
             life: Life::Running,
+            log_limit: LogLimit::default(),
             pending: true,
         })
     }
@@ -116,10 +119,10 @@ impl LaneRing {
     }
 
     /// Takes the next chain and makes a request of it.
-    pub(super) fn pop(&mut self, request: &mut ParsedRequest) -> Popped {
+    pub(super) fn pop(&mut self, request: &mut ParsedRequest, now_ms: u64) -> Popped {
         let head = match self.queue.pop() {
             Ok(Some(head)) => head,
-            Ok(None) if self.queue.enable_notification() => return self.pop(request),
+            Ok(None) if self.queue.enable_notification() => return self.pop(request, now_ms),
             Ok(None) => {
                 self.pending = false;
                 return Popped::Empty;
@@ -130,7 +133,9 @@ impl LaneRing {
                 return Popped::Empty;
             }
             Err(error) => {
-                log::debug!("{error}; the entry is skipped");
+                if let Some(left_out) = self.log_limit.pass(now_ms) {
+                    log::warn!("{error}; the entry is skipped{left_out}");
+                }
                 return Popped::Refused;
             }
         };
@@ -138,18 +143,28 @@ impl LaneRing {
         match self.parser.parse(&self.queue, head, request) {
             Ok(()) => Popped::Request,
             Err(malformed) => {
-                let length_bytes = self.refuse(request, malformed);
+                let length_bytes = self.refuse(request, malformed, now_ms);
                 self.queue.push_used(head, length_bytes);
                 Popped::Refused
             }
         }
     }
 
-    fn refuse(&self, request: &mut ParsedRequest, malformed: Malformed) -> u32 {
-        log::debug!("ring {}: a malformed request: {malformed}", self.index);
+    /// Says no in the status byte; where there is none, in the log. The used length.
+    fn refuse(&mut self, request: &mut ParsedRequest, malformed: Malformed, now_ms: u64) -> u32 {
+        let ring = self.index;
         match malformed {
-            Malformed::WithStatus { status, .. } => request.complete(status),
+            Malformed::WithStatus { status, .. } => {
+                log::debug!("ring {ring}: a request is refused: {malformed}");
+                request.complete(status)
+            }
             Malformed::NoStatus { .. } => {
+                if let Some(left_out) = self.log_limit.pass(now_ms) {
+                    log::warn!(
+                        "ring {ring}: the driver made a chain available that is no request, it \
+                         goes back unanswered: {malformed}{left_out}"
+                    );
+                }
                 request.buffers.clear();
                 0
             }
