@@ -206,6 +206,7 @@ impl Lane {
             .get(at)
             .and_then(Option::as_ref)
             .map_or(0, |ring| ring.index);
+        self.config.storage_stuck.set();
         self.lose(LossReason::Drained);
         let mut count = 0;
         for tag in self.in_flight.tags() {

@@ -21,7 +21,7 @@ use super::message::{Connection, LaneEvent, LaneReports, LossReason, Message, re
 use super::reactor::{Reactor, Ready, Token};
 use super::ring::LaneRing;
 use super::transport::{Sink, is_worth_placing};
-use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
+use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_RECEIVES, MAX_REQUESTS, StorageStuck};
 use crate::device::request::Status;
 use crate::raw_io::VectorRoom;
 
@@ -37,6 +37,8 @@ pub(super) struct LaneConfig {
     pub(super) device_id: [u8; 20],
     /// Whether the driver was told that completed writes may be volatile.
     pub(super) writeback: bool,
+    /// See [`super::StorageStuck`]; all lanes of a disk share it.
+    pub(super) storage_stuck: StorageStuck,
     /// Whom to tell when the session is lost.
     pub(super) reports: LaneReports,
 }
@@ -178,11 +180,12 @@ impl Lane {
     }
 
     fn handle(&mut self, message: Message) {
+        let limit = self.config.storage_stuck.drain_limit();
         match message {
             Message::Connected(connection) => self.connect(*connection),
             Message::StartRing(setup) => self.start_ring(*setup),
             Message::StopRing { index, reply } => match self.ring_of(index) {
-                Some(ring) => ring.drain(Instant::now() + DRAIN_LIMIT, reply),
+                Some(ring) => ring.drain(Instant::now() + limit, reply),
                 // Nothing of it is touched: an error of the start was logged then.
                 None => drop(reply),
             },
@@ -220,6 +223,7 @@ impl Lane {
             return self.report_loss(LossReason::Io(error));
         }
         self.connection = Some(connection);
+        self.config.storage_stuck.clear();
         self.wake_rings();
         // What arrived together with the last answer of the probe.
         self.receive();
@@ -252,7 +256,8 @@ impl Lane {
         }
     }
 
-    /// Takes everything that arrived.
+    /// Takes what arrived, up to a limit: a target that never stops sending must not keep us from
+    /// everything else. What is left wakes us again.
     fn receive(&mut self) {
         let now_ms = self.now_ms;
         let Some(mut connection) = self.connection.take() else {
@@ -270,6 +275,7 @@ impl Lane {
             session, transport, ..
         } = connection;
         let mut drained = false;
+        let mut receives = 0;
         loop {
             let (consumed, received) = session.receive(transport.input.bytes(), now_ms)?;
             transport.input.consume(consumed);
@@ -290,9 +296,10 @@ impl Lane {
                     drained = arrived.drained;
                 }
                 Received::Payload(_) | Received::NeedBytes { .. } => {
-                    if drained {
+                    if drained || receives == MAX_RECEIVES {
                         return Ok(());
                     }
+                    receives += 1;
                     drained = transport.receive(&mut self.room)?.drained;
                     if drained && transport.input.is_empty() {
                         return Ok(());

@@ -18,6 +18,7 @@ mod transport;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +46,34 @@ pub(crate) const LOGOUT_LIMIT: Duration = Duration::from_millis(500);
 /// default ring has 128 entries.
 const MAX_REQUESTS: usize = 256;
 
+/// How many receives of one connection a lane makes in a turn.
+const MAX_RECEIVES: u32 = 16;
+
+/// Whether a ring of the disk could not be drained in time and no session has come up since.
+///
+/// A guest that resets stops its rings one after the other, and QEMU waits for each of them: when
+/// the first one has used up [`DRAIN_LIMIT`], the others must not do so again.
+#[derive(Clone, Debug, Default)]
+struct StorageStuck(Arc<AtomicBool>);
+
+impl StorageStuck {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    fn drain_limit(&self) -> Duration {
+        if self.0.load(Ordering::Relaxed) {
+            Duration::ZERO
+        } else {
+            DRAIN_LIMIT
+        }
+    }
+}
+
 /// What the lanes of a disk have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct EngineConfig {
@@ -63,6 +92,7 @@ pub(crate) struct EngineConfig {
 /// All lanes of one disk.
 pub(crate) struct Engine {
     config: EngineConfig,
+    storage_stuck: StorageStuck,
     state: Mutex<State>,
 }
 
@@ -93,6 +123,7 @@ impl Engine {
     pub(crate) fn start(config: EngineConfig, connection: Connection) -> io::Result<Arc<Self>> {
         let engine = Self {
             config,
+            storage_stuck: StorageStuck::default(),
             state: Mutex::default(),
         };
         let lane = engine.spawn_lane(0, false)?;
@@ -174,6 +205,7 @@ impl Engine {
             lun: self.config.lun,
             device_id: self.config.device_id,
             writeback,
+            storage_stuck: self.storage_stuck.clone(),
             reports: self.config.reports.clone(),
         };
         let lane = Lane::new(config, Arc::clone(&mailbox))?;
