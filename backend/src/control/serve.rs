@@ -15,7 +15,7 @@ use super::error::ControlError;
 use super::isid::SessionNames;
 use super::probe::{Probed, log_in_and_probe};
 use super::sessions::{Sessions, keep, start_pauses};
-use super::socket::{self, Inherited, PathLock, has_hung_up};
+use super::socket::{self, IdentityLock, Inherited, PathLock, has_hung_up};
 use crate::config::{DiskSettings, ServeSettings, ServedDisk, SocketSettings};
 use crate::device::backend::{BlockDevice, DeviceSettings};
 use crate::device::channel::serve_front_end;
@@ -57,9 +57,15 @@ fn raise_descriptor_limit() {
 /// Where front-ends come from, before anything is bound.
 struct Place {
     door: Door,
-    /// What names the disk on this machine.
-    name: Vec<u8>,
-    _lock: Option<PathLock>,
+    names: SessionNames,
+    _lock: Lock,
+}
+
+/// What keeps a second process from serving the same disk; held, not used.
+#[expect(dead_code, reason = "held, not used")]
+enum Lock {
+    Path(PathLock),
+    Identity(IdentityLock),
 }
 
 enum Door {
@@ -70,28 +76,31 @@ enum Door {
 impl Place {
     /// Refuses a path with a live owner before any login.
     fn claim(socket: SocketSettings, disk: &DiskSettings) -> Result<Self, Failure> {
+        let names = |name: &[u8]| SessionNames::new(name, &disk.target.target, disk.target.lun);
         match socket {
             SocketSettings::Path(settings) => {
                 let path = absolute(settings.path.as_path())?;
-                let lock = PathLock::acquire(settings.path.as_path())?;
-                let name = path.as_os_str().as_encoded_bytes().to_vec();
+                let _lock = Lock::Path(PathLock::acquire(&path)?);
+                let names = names(path.as_os_str().as_encoded_bytes());
                 Ok(Self {
                     door: Door::Path(settings),
-                    name,
-                    _lock: Some(lock),
+                    names,
+                    _lock,
                 })
             }
             SocketSettings::Fd(number) => {
                 let fd: OwnedFd = inherited_fd(number)
                     .map_err(|error| Failure::usage(format!("--fd {number}: {error}")))?;
                 let inherited = socket::inherited(number, fd)?;
-                let name = inherited
-                    .name()
-                    .unwrap_or_else(|| disk.target.to_string().into_bytes());
+                let names = match inherited.name() {
+                    Some(name) => names(&name),
+                    None => names(disk.target.to_string().as_bytes()),
+                };
+                let _lock = Lock::Identity(IdentityLock::acquire(names.isid(0))?);
                 Ok(Self {
                     door: Door::Inherited(inherited),
-                    name,
-                    _lock: None,
+                    names,
+                    _lock,
                 })
             }
         }
@@ -129,7 +138,7 @@ impl Signals {
 
 async fn serve_disk(disk: DiskSettings, place: Place) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let names = SessionNames::new(&place.name, &disk.target.target, disk.target.lun);
+    let names = place.names;
     let first = tokio::select! {
         first = first_session(&disk, &names) => first?,
         name = signals.wait() => {

@@ -3,10 +3,12 @@
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use iscsi_core::login::settings::Isid;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
 use rustix::net::{AddressFamily, SocketType};
@@ -49,6 +51,34 @@ impl PathLock {
             Err(error) => Err(Failure::access(format!(
                 "cannot lock {}: {error}",
                 lock_path.display()
+            ))),
+        }
+    }
+}
+
+/// The right to log in with a disk's ISIDs, for a disk without a path to lock: two processes with
+/// the same ISIDs would end each other's sessions for ever. An abstract socket name of this
+/// network namespace; the kernel frees it when the process ends.
+#[derive(Debug)]
+pub(super) struct IdentityLock(#[expect(dead_code, reason = "held, not used")] UnixListener);
+
+impl IdentityLock {
+    /// # Errors
+    /// When another process has it.
+    pub(super) fn acquire(first_isid: Isid) -> Result<Self, Failure> {
+        let name = format!("vhost-user-iscsi/{first_isid}");
+        let bound = SocketAddr::from_abstract_name(&name)
+            .and_then(|address| UnixListener::bind_addr(&address));
+        match bound {
+            Ok(listener) => Ok(Self(listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                Err(Failure::access(format!(
+                    "another process serves this disk with the same ISIDs already (it holds the \
+                 socket name @{name}); end that one first"
+                )))
+            }
+            Err(error) => Err(Failure::access(format!(
+                "cannot take the name @{name}: {error}"
             ))),
         }
     }
