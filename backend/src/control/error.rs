@@ -105,18 +105,6 @@ impl ControlError {
             _ => ExitCode::Other,
         }
     }
-
-    /// Whether the target itself said that it grants no further session, or that there is nothing
-    /// to log in to: more of the same will not help a disk that has other sessions.
-    pub(crate) fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::Login {
-                error: LoginError::TargetRefused(_),
-                ..
-            }
-        )
-    }
 }
 
 impl From<ControlError> for Failure {

@@ -49,18 +49,18 @@ pub(super) async fn keep(
 }
 
 impl Sessions {
-    /// A lane's first session. When the target refuses it, the rings share the first lane's.
+    /// A lane's first session. When it is not to be had, for whatever reason, the lane's rings
+    /// share the first lane's session rather than wait.
     async fn open(&self, engine: &Engine, lane: usize) {
         match self.connect(engine, lane).await {
             Ok(()) => log::info!("session {lane} of {} is up", self.disk.target),
-            Err(error) if error.is_refusal() => {
-                log::info!(
-                    "{} grants no session {lane}, its queues share the first one: {error}",
+            Err(error) => {
+                log::warn!(
+                    "session {lane} of {} cannot be had, its queues share the first one: {error}",
                     self.disk.target
                 );
                 engine.merge(lane);
             }
-            Err(error) => self.retry(engine, lane, &error).await,
         }
     }
 
