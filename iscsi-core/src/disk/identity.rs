@@ -5,17 +5,29 @@ use core::fmt;
 use super::facts::{Designator, Identity};
 use crate::scsi::bytes::trim_padding;
 
-/// Designator types, the most trustworthy first (SPC-5, "DESIGNATOR TYPE field").
+/// How much a designator is worth, the most trustworthy first (SPC-5, "DESIGNATOR TYPE field").
 ///
-/// Names that a registration authority keeps unique come first; a T10 vendor identification, which
-/// some targets make from nothing but target and LUN numbers, comes last.
-const KINDS: [u8; 6] = [NAA, EUI_64, UUID, SCSI_NAME, MD5, T10_VENDOR_ID];
+/// Names that a registration authority keeps unique come first. What a target may make up comes
+/// last: NAA names of the format "locally assigned" and T10 vendor identifications, which some
+/// targets make from nothing but target and LUN numbers.
+const TRUST: [fn(&Designator) -> bool; 7] = [
+    |d| d.kind == NAA && !d.is_locally_assigned(),
+    |d| d.kind == EUI_64,
+    |d| d.kind == UUID,
+    |d| d.kind == SCSI_NAME,
+    |d| d.kind == MD5,
+    |d| d.kind == NAA,
+    |d| d.kind == T10_VENDOR_ID,
+];
 const T10_VENDOR_ID: u8 = 1;
 const EUI_64: u8 = 2;
 const NAA: u8 = 3;
 const MD5: u8 = 7;
 const SCSI_NAME: u8 = 8;
 const UUID: u8 = 10;
+
+/// The first four bits of an NAA name (SPC-5, "NAA designator format"): "locally assigned".
+const NAA_LOCALLY_ASSIGNED: u8 = 3;
 
 impl Identity {
     /// Whether `self` and `other` are one disk.
@@ -40,23 +52,25 @@ impl Identity {
         if self.designators.is_empty() && other.designators.is_empty() {
             return self.serial == other.serial;
         }
-        let common = KINDS
+        let common = TRUST
             .into_iter()
-            .find(|&kind| self.has(kind) && other.has(kind));
-        common.is_some_and(|kind| {
-            self.of_kind(kind)
-                .any(|name| other.designators.contains(name))
+            .find(|&is_such| self.has(is_such) && other.has(is_such));
+        common.is_some_and(|is_such| {
+            let mut names = self.designators.iter().filter(|name| is_such(name));
+            names.any(|name| other.designators.contains(name))
         })
     }
 
-    fn has(&self, kind: u8) -> bool {
-        self.of_kind(kind).next().is_some()
+    fn has(&self, is_such: fn(&Designator) -> bool) -> bool {
+        self.designators.iter().any(is_such)
     }
+}
 
-    fn of_kind(&self, kind: u8) -> impl Iterator<Item = &Designator> {
-        self.designators
-            .iter()
-            .filter(move |designator| designator.kind == kind)
+impl Designator {
+    fn is_locally_assigned(&self) -> bool {
+        self.value
+            .first()
+            .is_some_and(|byte| byte >> 4 == NAA_LOCALLY_ASSIGNED)
     }
 }
 
