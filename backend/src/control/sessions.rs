@@ -1,11 +1,13 @@
 //! The sessions of a disk's lanes: made when wanted, made again when lost.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::login::settings::Isid;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
 
 use super::error::ControlError;
 use super::isid::SessionNames;
@@ -30,14 +32,24 @@ pub(super) struct Sessions {
 }
 
 /// Serves the lanes' wishes until the engine is gone.
+///
+/// One login at a time for each lane: a second one with the same ISID would end the session that
+/// the first had made, whose loss would call for a third, and so on for ever. It happens when a
+/// lane is closed while its login waits for the target, and another takes its place.
 pub(super) async fn keep(
     sessions: Arc<Sessions>,
     engine: Arc<Engine>,
     mut events: UnboundedReceiver<LaneEvent>,
 ) {
+    let mut logins: HashMap<usize, JoinHandle<()>> = HashMap::new();
     while let Some(event) = events.recv().await {
+        let lane = event.lane();
+        if let Some(former) = logins.remove(&lane) {
+            former.abort();
+            let _ = former.await;
+        }
         let (sessions, engine) = (Arc::clone(&sessions), Arc::clone(&engine));
-        tokio::spawn(async move {
+        let login = tokio::spawn(async move {
             match event {
                 LaneEvent::SessionWanted { lane } => sessions.open(&engine, lane).await,
                 LaneEvent::SessionLost { lane, reason } => {
@@ -45,7 +57,17 @@ pub(super) async fn keep(
                 }
             }
         });
+        logins.insert(lane, login);
     }
+}
+
+/// What becomes of a lane that the target grants no session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// Its rings share the first lane's session: nothing of them is in flight yet.
+    Merge,
+    /// It waits: what it has in flight is its own.
+    Wait,
 }
 
 impl Sessions {
@@ -53,15 +75,17 @@ impl Sessions {
     async fn open(&self, engine: &Engine, lane: usize) {
         match self.connect(engine, lane).await {
             Ok(()) => log::info!("session {lane} of {} is up", self.disk.target),
-            Err(error) if error.is_refusal() => {
-                log::info!(
-                    "{} grants no session {lane}, its queues share the first one: {error}",
-                    self.disk.target
-                );
-                engine.merge(lane);
-            }
-            Err(error) => self.retry(engine, lane, &error).await,
+            Err(error) if error.is_refusal() => self.merge(engine, lane, &error),
+            Err(error) => self.retry(engine, lane, &error, Refused::Merge).await,
         }
+    }
+
+    fn merge(&self, engine: &Engine, lane: usize, error: &ControlError) {
+        log::info!(
+            "{} grants no session {lane}, its queues share the first one: {error}",
+            self.disk.target
+        );
+        engine.merge(lane);
     }
 
     /// A session was lost: the same one is made again, for as long as it takes.
@@ -74,18 +98,21 @@ impl Sessions {
         tokio::time::sleep(time2wait.min(LAST_PAUSE)).await;
         match self.connect(engine, lane).await {
             Ok(()) => log::info!("session {lane} of {} is up again", self.disk.target),
-            Err(error) => self.retry(engine, lane, &error).await,
+            Err(error) => self.retry(engine, lane, &error, Refused::Wait).await,
         }
     }
 
     /// Waiting is in the log once, each further try only for those who debug.
-    async fn retry(&self, engine: &Engine, lane: usize, error: &ControlError) {
+    async fn retry(&self, engine: &Engine, lane: usize, error: &ControlError, refused: Refused) {
         log::warn!("session {lane}: {error}; requests wait until the target is back");
         let mut pause = FIRST_PAUSE;
         loop {
             tokio::time::sleep(with_jitter(pause)).await;
             match self.connect(engine, lane).await {
                 Ok(()) => break,
+                Err(error) if error.is_refusal() && refused == Refused::Merge => {
+                    return self.merge(engine, lane, &error);
+                }
                 Err(error) => log::debug!("session {lane}: {error}"),
             }
             pause = LAST_PAUSE.min(pause * 2);

@@ -87,6 +87,15 @@ pub(crate) enum LaneEvent {
     },
 }
 
+impl LaneEvent {
+    /// Which lane it is about.
+    pub(crate) fn lane(&self) -> usize {
+        match self {
+            Self::SessionWanted { lane } | Self::SessionLost { lane, .. } => *lane,
+        }
+    }
+}
+
 /// Why a session is gone.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LossReason {
