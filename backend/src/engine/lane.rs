@@ -24,6 +24,10 @@ use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
 use crate::device::request::Status;
 use crate::raw_io::VectorRoom;
 
+/// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
+/// we take it in must not keep the lane from everything else. What is left is reported again.
+const MAX_RECEIVES: usize = 64;
+
 /// What a lane is made with.
 pub(super) struct LaneConfig {
     /// Which lane of the disk; 0 is there from the start.
@@ -53,6 +57,10 @@ pub(super) struct Lane {
     pub(super) in_flight: InFlightTable,
     /// By the lane's own index; an empty place is reused.
     pub(super) rings: Vec<Option<LaneRing>>,
+    /// Whose turn it is to be the first.
+    pub(super) first_ring: usize,
+    /// There was no end of requests: wait for nothing.
+    pub(super) has_more: bool,
     room: VectorRoom,
     closing: Option<Closing>,
 }
@@ -84,6 +92,8 @@ impl Lane {
             now_ms: 0,
             connection: None,
             rings: Vec::new(),
+            first_ring: 0,
+            has_more: false,
             room: VectorRoom::default(),
             closing: None,
         })
@@ -149,6 +159,9 @@ impl Lane {
 
     /// How long to wait at most.
     fn timeout(&self) -> Duration {
+        if self.has_more {
+            return Duration::ZERO;
+        }
         let session = self
             .connection
             .as_ref()
@@ -267,6 +280,7 @@ impl Lane {
             session, transport, ..
         } = connection;
         let mut drained = false;
+        let mut receives = 0;
         loop {
             let (consumed, received) = session.receive(transport.input.bytes(), now_ms)?;
             transport.input.consume(consumed);
@@ -284,13 +298,16 @@ impl Lane {
                     let (placed_bytes, arrived) =
                         transport.receive_payload(&placement, &self.in_flight, &mut self.room)?;
                     session.placed_directly(placed_bytes, now_ms);
-                    drained = arrived.drained;
+                    receives += 1;
+                    drained = arrived.drained || receives >= MAX_RECEIVES;
                 }
                 Received::Payload(_) | Received::NeedBytes { .. } => {
                     if drained {
                         return Ok(());
                     }
-                    drained = transport.receive(&mut self.room)?.drained;
+                    let arrived = transport.receive(&mut self.room)?;
+                    receives += 1;
+                    drained = arrived.drained || receives >= MAX_RECEIVES;
                     if drained && transport.input.is_empty() {
                         return Ok(());
                     }
@@ -447,6 +464,8 @@ impl Lane {
     fn release_sent(&mut self) {
         while let Some(request) = self.in_flight.next_released() {
             self.give_back(request);
+            // A ring may wait for this slot, and nobody kicks for it.
+            self.has_more = true;
         }
     }
 
