@@ -191,8 +191,12 @@ impl Lane {
         match message {
             Message::Connected(connection) => self.connect(*connection),
             Message::StartRing(setup) => self.start_ring(*setup),
-            Message::StopRing { index, reply } => match self.ring_of(index) {
-                Some(ring) => ring.drain(Instant::now() + DRAIN_LIMIT, reply),
+            Message::StopRing {
+                index,
+                deadline,
+                reply,
+            } => match self.ring_of(index) {
+                Some(ring) => ring.drain(deadline, reply),
                 // Nothing of it is touched: an error of the start was logged then.
                 None => drop(reply),
             },

@@ -32,8 +32,9 @@ use self::message::{Message, report};
 use crate::device::rings::{RingOwner, RingSetup};
 use crate::guest_memory::GuestMemory;
 
-/// How long a ring may take to drain when it is stopped. QEMU waits for the answer with its big
-/// lock held, so a guest's reset or stop takes this long at most when storage does not answer.
+/// How long rings may take to drain when they are stopped, all of them together. QEMU stops one
+/// after the other and waits for each answer with its big lock held, so a guest's reset or stop
+/// takes this long at most when storage does not answer.
 pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long the target may take to answer a logout when the process ends. With
@@ -71,8 +72,23 @@ struct State {
     lanes: Vec<Option<LaneHandle>>,
     /// By ring index.
     rings: HashMap<u16, RingPlace>,
+    /// Until when rings are drained that are stopped now; `None` after one was started.
+    drain_deadline: Option<Instant>,
     writeback: bool,
     closing: bool,
+}
+
+impl State {
+    /// The deadline for a ring that is stopped at `now`: that of the first ring of a series, each
+    /// of which follows soon after the one before.
+    fn drain_deadline(&mut self, now: Instant) -> Instant {
+        let of_series = self
+            .drain_deadline
+            .filter(|deadline| now < *deadline + DRAIN_LIMIT);
+        *self
+            .drain_deadline
+            .insert(of_series.unwrap_or(now + DRAIN_LIMIT))
+    }
 }
 
 struct LaneHandle {
@@ -255,6 +271,7 @@ impl RingOwner for Engine {
         if state.closing {
             return;
         }
+        state.drain_deadline = None;
         let lane = self.choose_lane(&mut state);
         state.rings.insert(
             setup.index,
@@ -275,7 +292,13 @@ impl RingOwner for Engine {
 
     fn stop_ring(&self, index: u16) -> u16 {
         let (reply, next_avail) = sync_channel(1);
-        self.tell_lane_of(index, Message::StopRing { index, reply });
+        let deadline = self.state().drain_deadline(Instant::now());
+        let stop = Message::StopRing {
+            index,
+            deadline,
+            reply,
+        };
+        self.tell_lane_of(index, stop);
         // The lane bounds the drain; the rest is for a machine that is busy.
         let limit = DRAIN_LIMIT + Duration::from_secs(1);
         let answer = next_avail.recv_timeout(limit).ok();
@@ -298,5 +321,27 @@ impl RingOwner for Engine {
     fn set_writeback(&self, writeback: bool) {
         self.state().writeback = writeback;
         self.tell_all(|| Message::SetWriteback(writeback));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_that_are_stopped_one_after_the_other_share_one_deadline() {
+        let mut state = State::default();
+        let start = Instant::now();
+        let deadline = state.drain_deadline(start);
+        assert_eq!(deadline, start + DRAIN_LIMIT);
+        for later in [
+            Duration::ZERO,
+            DRAIN_LIMIT,
+            2 * DRAIN_LIMIT - Duration::from_nanos(1),
+        ] {
+            assert_eq!(state.drain_deadline(start + later), deadline);
+        }
+        let next = start + 2 * DRAIN_LIMIT;
+        assert_eq!(state.drain_deadline(next), next + DRAIN_LIMIT);
     }
 }
