@@ -116,7 +116,7 @@ impl Lane {
                 self.dispatch(event);
             }
             if self.turn() == Next::End {
-                return;
+                return self.leave_rings();
             }
         }
     }
@@ -500,6 +500,12 @@ impl Lane {
                 ring.pause();
             }
         }
+    }
+
+    /// Nothing is touched any more, so those who wait for that are told where their rings stand.
+    fn leave_rings(&self) {
+        let rings = self.rings.iter().flatten();
+        rings.for_each(LaneRing::answer_drain);
     }
 
     /// First what is in flight ends, then the session; each has its limit.

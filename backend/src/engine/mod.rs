@@ -93,8 +93,8 @@ impl State {
 
 struct LaneHandle {
     mailbox: Arc<Mailbox<Message>>,
-    /// Disconnected when the thread has ended.
-    ended: Receiver<()>,
+    /// Disconnected when the thread has ended. Taken by who waits for that.
+    ended: Option<Receiver<()>>,
 }
 
 /// Who serves a ring, and where it would go on if its lane had never touched it.
@@ -127,10 +127,11 @@ impl Engine {
     /// The target does not grant the session that a new lane wants: its rings go to lane 0.
     pub(crate) fn merge(&self, lane: usize) {
         let mut state = self.state();
+        let is_closing = state.closing;
         let Some(handle) = state
             .lanes
             .get_mut(lane)
-            .filter(|_| lane != 0)
+            .filter(|_| lane != 0 && !is_closing)
             .and_then(Option::take)
         else {
             return;
@@ -160,21 +161,29 @@ impl Engine {
 
     /// Ends all lanes: requests in flight get their time, sessions are logged out. Blocks until
     /// that is done, which [`DRAIN_LIMIT`] and [`LOGOUT_LIMIT`] bound.
+    ///
+    /// The lanes stay known meanwhile: a front-end that stops its rings now gets a lane's own
+    /// answer or none, never one about a ring that is still being served.
     pub(crate) fn close(&self) {
-        let lanes: Vec<_> = {
-            let mut state = self.state();
-            state.closing = true;
-            state.lanes.iter_mut().filter_map(Option::take).collect()
-        };
-        for lane in &lanes {
-            lane.mailbox.send(Message::Close);
-        }
+        let lanes = self.tell_lanes_to_close();
         let deadline = Instant::now() + DRAIN_LIMIT + LOGOUT_LIMIT;
-        for lane in lanes {
+        for ended in lanes {
             // The lane bounds itself; should it fail to end, it must not keep the process.
             let limit = deadline.saturating_duration_since(Instant::now());
-            let _ = lane.ended.recv_timeout(limit + Duration::from_millis(100));
+            let _ = ended.recv_timeout(limit + Duration::from_millis(100));
         }
+    }
+
+    fn tell_lanes_to_close(&self) -> Vec<Receiver<()>> {
+        let mut state = self.state();
+        state.closing = true;
+        let lanes = state.lanes.iter_mut().flatten();
+        lanes
+            .filter_map(|lane| {
+                lane.mailbox.send(Message::Close);
+                lane.ended.take()
+            })
+            .collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -198,7 +207,10 @@ impl Engine {
             lane.run();
             drop(end);
         })?;
-        Ok(LaneHandle { mailbox, ended })
+        Ok(LaneHandle {
+            mailbox,
+            ended: Some(ended),
+        })
     }
 
     /// Which lane is to serve another ring: the one with the fewest, or a new one while the
