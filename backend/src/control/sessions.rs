@@ -1,11 +1,13 @@
 //! The sessions of a disk's lanes: made when wanted, made again when lost.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::login::settings::Isid;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
 
 use super::error::ControlError;
 use super::isid::SessionNames;
@@ -30,14 +32,24 @@ pub(super) struct Sessions {
 }
 
 /// Serves the lanes' wishes until the engine is gone.
+///
+/// One login at a time for each lane: a second one with the same ISID would end the session that
+/// the first had made, whose loss would call for a third, and so on for ever. It happens when a
+/// lane is closed while its login waits for the target, and another takes its place.
 pub(super) async fn keep(
     sessions: Arc<Sessions>,
     engine: Arc<Engine>,
     mut events: UnboundedReceiver<LaneEvent>,
 ) {
+    let mut logins: HashMap<usize, JoinHandle<()>> = HashMap::new();
     while let Some(event) = events.recv().await {
+        let lane = event.lane();
+        if let Some(former) = logins.remove(&lane) {
+            former.abort();
+            let _ = former.await;
+        }
         let (sessions, engine) = (Arc::clone(&sessions), Arc::clone(&engine));
-        tokio::spawn(async move {
+        let login = tokio::spawn(async move {
             match event {
                 LaneEvent::SessionWanted { lane } => sessions.open(&engine, lane).await,
                 LaneEvent::SessionLost { lane, reason } => {
@@ -45,6 +57,7 @@ pub(super) async fn keep(
                 }
             }
         });
+        logins.insert(lane, login);
     }
 }
 
@@ -78,16 +91,23 @@ impl Sessions {
         }
     }
 
-    /// Waiting is in the log once, each further try only for those who debug.
+    /// Waiting is in the log once for each reason, each further try only for those who debug.
     async fn retry(&self, engine: &Engine, lane: usize, error: &ControlError) {
-        log::warn!("session {lane}: {error}; requests wait until the target is back");
+        let mut reason = error.to_string();
+        log::warn!("session {lane}: {reason}; requests wait until the target is back");
         let mut pause = FIRST_PAUSE;
         loop {
             tokio::time::sleep(with_jitter(pause)).await;
-            match self.connect(engine, lane).await {
-                Ok(()) => break,
-                Err(error) => log::debug!("session {lane}: {error}"),
-            }
+            let Err(error) = self.connect(engine, lane).await else {
+                break;
+            };
+            let former = std::mem::replace(&mut reason, error.to_string());
+            let level = if reason == former {
+                log::Level::Debug
+            } else {
+                log::Level::Warn
+            };
+            log::log!(level, "session {lane}: {reason}; requests still wait");
             pause = LAST_PAUSE.min(pause * 2);
         }
         log::info!("session {lane} of {} is up again", self.disk.target);

@@ -17,6 +17,10 @@ use crate::device::rings::RingSetup;
 /// How many requests one ring may bring in before the next one has its turn.
 const FAIR_SHARE: usize = 32;
 
+/// How many shares each ring gets before the lane looks at its messages and its connection again:
+/// a guest that refills its rings while they are emptied must not keep it from stopping them.
+const MAX_ROUNDS: usize = 64;
+
 impl Lane {
     pub(super) fn ring_of(&mut self, index: u16) -> Option<&mut LaneRing> {
         self.rings
@@ -83,14 +87,20 @@ impl Lane {
     ///
     /// Without a session, with a closed command window or a full table they stay in their rings:
     /// nothing is queued here without bound.
+    /// Another ring is the first each time: with little room the first one may take all of it.
     pub(super) fn take_requests(&mut self) {
-        let mut progress = true;
-        while progress {
-            progress = false;
-            for at in 0..self.rings.len() {
-                progress |= self.take_from(at);
-            }
+        let count = self.rings.len();
+        self.first_ring = (self.first_ring + 1).checked_rem(count).unwrap_or(0);
+        self.has_more = (0..MAX_ROUNDS).all(|_| self.take_round(count));
+    }
+
+    /// `true` when there may be more in some ring, and room for it.
+    fn take_round(&mut self, count: usize) -> bool {
+        let mut progress = false;
+        for at in (self.first_ring..count).chain(0..self.first_ring) {
+            progress |= self.take_from(at);
         }
+        progress
     }
 
     /// Takes a fair share from one ring. `true` when it may have more and there is room.
@@ -206,7 +216,6 @@ impl Lane {
             .get(at)
             .and_then(Option::as_ref)
             .map_or(0, |ring| ring.index);
-        self.config.storage_stuck.set();
         self.lose(LossReason::Drained);
         let mut count = 0;
         for tag in self.in_flight.tags() {

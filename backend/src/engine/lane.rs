@@ -21,9 +21,13 @@ use super::message::{Connection, LaneEvent, LaneReports, LossReason, Message, re
 use super::reactor::{Reactor, Ready, Token};
 use super::ring::LaneRing;
 use super::transport::{Sink, is_worth_placing};
-use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_RECEIVES, MAX_REQUESTS, StorageStuck};
+use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
 use crate::device::request::Status;
 use crate::raw_io::VectorRoom;
+
+/// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
+/// we take it in must not keep the lane from everything else. What is left is reported again.
+const MAX_RECEIVES: usize = 64;
 
 /// What a lane is made with.
 pub(super) struct LaneConfig {
@@ -37,8 +41,6 @@ pub(super) struct LaneConfig {
     pub(super) device_id: [u8; 20],
     /// Whether the driver was told that completed writes may be volatile.
     pub(super) writeback: bool,
-    /// See [`super::StorageStuck`]; all lanes of a disk share it.
-    pub(super) storage_stuck: StorageStuck,
     /// Whom to tell when the session is lost.
     pub(super) reports: LaneReports,
 }
@@ -56,6 +58,10 @@ pub(super) struct Lane {
     pub(super) in_flight: InFlightTable,
     /// By the lane's own index; an empty place is reused.
     pub(super) rings: Vec<Option<LaneRing>>,
+    /// Whose turn it is to be the first.
+    pub(super) first_ring: usize,
+    /// There was no end of requests: wait for nothing.
+    pub(super) has_more: bool,
     room: VectorRoom,
     log_limit: LogLimit,
     closing: Option<Closing>,
@@ -88,6 +94,8 @@ impl Lane {
             now_ms: 0,
             connection: None,
             rings: Vec::new(),
+            first_ring: 0,
+            has_more: false,
             room: VectorRoom::default(),
             log_limit: LogLimit::default(),
             closing: None,
@@ -111,7 +119,7 @@ impl Lane {
                 self.dispatch(event);
             }
             if self.turn() == Next::End {
-                return;
+                return self.leave_rings();
             }
         }
     }
@@ -154,6 +162,9 @@ impl Lane {
 
     /// How long to wait at most.
     fn timeout(&self) -> Duration {
+        if self.has_more {
+            return Duration::ZERO;
+        }
         let session = self
             .connection
             .as_ref()
@@ -180,12 +191,15 @@ impl Lane {
     }
 
     fn handle(&mut self, message: Message) {
-        let limit = self.config.storage_stuck.drain_limit();
         match message {
             Message::Connected(connection) => self.connect(*connection),
             Message::StartRing(setup) => self.start_ring(*setup),
-            Message::StopRing { index, reply } => match self.ring_of(index) {
-                Some(ring) => ring.drain(Instant::now() + limit, reply),
+            Message::StopRing {
+                index,
+                deadline,
+                reply,
+            } => match self.ring_of(index) {
+                Some(ring) => ring.drain(deadline, reply),
                 // Nothing of it is touched: an error of the start was logged then.
                 None => drop(reply),
             },
@@ -223,7 +237,6 @@ impl Lane {
             return self.report_loss(LossReason::Io(error));
         }
         self.connection = Some(connection);
-        self.config.storage_stuck.clear();
         self.wake_rings();
         // What arrived together with the last answer of the probe.
         self.receive();
@@ -293,14 +306,16 @@ impl Lane {
                     let (placed_bytes, arrived) =
                         transport.receive_payload(&placement, &self.in_flight, &mut self.room)?;
                     session.placed_directly(placed_bytes, now_ms);
-                    drained = arrived.drained;
+                    receives += 1;
+                    drained = arrived.drained || receives >= MAX_RECEIVES;
                 }
                 Received::Payload(_) | Received::NeedBytes { .. } => {
-                    if drained || receives == MAX_RECEIVES {
+                    if drained {
                         return Ok(());
                     }
+                    let arrived = transport.receive(&mut self.room)?;
                     receives += 1;
-                    drained = transport.receive(&mut self.room)?.drained;
+                    drained = arrived.drained || receives >= MAX_RECEIVES;
                     if drained && transport.input.is_empty() {
                         return Ok(());
                     }
@@ -465,6 +480,8 @@ impl Lane {
     fn release_sent(&mut self) {
         while let Some(request) = self.in_flight.next_released() {
             self.give_back(request);
+            // A ring may wait for this slot, and nobody kicks for it.
+            self.has_more = true;
         }
     }
 
@@ -495,6 +512,12 @@ impl Lane {
                 ring.pause();
             }
         }
+    }
+
+    /// Nothing is touched any more, so those who wait for that are told where their rings stand.
+    fn leave_rings(&self) {
+        let rings = self.rings.iter().flatten();
+        rings.for_each(LaneRing::answer_drain);
     }
 
     /// First what is in flight ends, then the session; each has its limit.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Instant;
 
 use iscsi_core::error::SessionError;
 use iscsi_core::session::Session;
@@ -52,8 +53,12 @@ pub(super) enum Message {
     /// Serve this ring.
     StartRing(Box<RingSetup>),
     /// Drain this ring, let go of it, and say which available index is next. When nothing is
-    /// said the ring was not served.
-    StopRing { index: u16, reply: SyncSender<u16> },
+    /// said the ring was not served. After the deadline what is in flight is given up.
+    StopRing {
+        index: u16,
+        deadline: Instant,
+        reply: SyncSender<u16>,
+    },
     /// Notify the driver here from now on.
     SetCall { index: u16, call: Option<OwnedFd> },
     /// The driver kicks here from now on.
@@ -85,6 +90,15 @@ pub(crate) enum LaneEvent {
         /// Why.
         reason: LossReason,
     },
+}
+
+impl LaneEvent {
+    /// Which lane it is about.
+    pub(crate) fn lane(&self) -> usize {
+        match self {
+            Self::SessionWanted { lane } | Self::SessionLost { lane, .. } => *lane,
+        }
+    }
 }
 
 /// Why a session is gone.

@@ -18,7 +18,6 @@ mod transport;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,9 +33,14 @@ use self::message::{Message, report};
 use crate::device::rings::{RingOwner, RingSetup};
 use crate::guest_memory::GuestMemory;
 
-/// How long a ring may take to drain when it is stopped. QEMU waits for the answer with its big
-/// lock held, so a guest's reset or stop takes this long at most when storage does not answer.
+/// How long rings may take to drain when they are stopped, all of them together. QEMU stops one
+/// after the other and waits for each answer with its big lock held, so a guest's reset or stop
+/// takes this long at most when storage does not answer.
 pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// What each ring gets even when the ones before it have used up [`DRAIN_LIMIT`]: enough for
+/// storage that does answer, little enough for 64 rings to stay within another second or so.
+const DRAIN_GRACE: Duration = Duration::from_millis(20);
 
 /// How long the target may take to answer a logout when the process ends. With
 /// [`DRAIN_LIMIT`] it keeps the end within two seconds.
@@ -45,34 +49,6 @@ pub(crate) const LOGOUT_LIMIT: Duration = Duration::from_millis(500);
 /// Requests that one lane has in flight at most. Beyond it they wait in their rings; QEMU's
 /// default ring has 128 entries.
 const MAX_REQUESTS: usize = 256;
-
-/// How many receives of one connection a lane makes in a turn.
-const MAX_RECEIVES: u32 = 16;
-
-/// Whether a ring of the disk could not be drained in time and no session has come up since.
-///
-/// A guest that resets stops its rings one after the other, and QEMU waits for each of them: when
-/// the first one has used up [`DRAIN_LIMIT`], the others must not do so again.
-#[derive(Clone, Debug, Default)]
-struct StorageStuck(Arc<AtomicBool>);
-
-impl StorageStuck {
-    fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn clear(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    fn drain_limit(&self) -> Duration {
-        if self.0.load(Ordering::Relaxed) {
-            Duration::ZERO
-        } else {
-            DRAIN_LIMIT
-        }
-    }
-}
 
 /// What the lanes of a disk have in common.
 #[derive(Clone, Debug)]
@@ -92,7 +68,6 @@ pub(crate) struct EngineConfig {
 /// All lanes of one disk.
 pub(crate) struct Engine {
     config: EngineConfig,
-    storage_stuck: StorageStuck,
     state: Mutex<State>,
 }
 
@@ -102,14 +77,30 @@ struct State {
     lanes: Vec<Option<LaneHandle>>,
     /// By ring index.
     rings: HashMap<u16, RingPlace>,
+    /// Until when rings are drained that are stopped now; `None` after one was started.
+    drain_deadline: Option<Instant>,
     writeback: bool,
     closing: bool,
 }
 
+impl State {
+    /// The deadline for a ring that is stopped at `now`: that of the first ring of a series, each
+    /// of which follows soon after the one before; but never less than [`DRAIN_GRACE`].
+    fn drain_deadline(&mut self, now: Instant) -> Instant {
+        let of_series = self
+            .drain_deadline
+            .filter(|deadline| now < *deadline + DRAIN_LIMIT);
+        let deadline = *self
+            .drain_deadline
+            .insert(of_series.unwrap_or(now + DRAIN_LIMIT));
+        deadline.max(now + DRAIN_GRACE)
+    }
+}
+
 struct LaneHandle {
     mailbox: Arc<Mailbox<Message>>,
-    /// Disconnected when the thread has ended.
-    ended: Receiver<()>,
+    /// Disconnected when the thread has ended. Taken by who waits for that.
+    ended: Option<Receiver<()>>,
 }
 
 /// Who serves a ring, and where it would go on if its lane had never touched it.
@@ -123,7 +114,6 @@ impl Engine {
     pub(crate) fn start(config: EngineConfig, connection: Connection) -> io::Result<Arc<Self>> {
         let engine = Self {
             config,
-            storage_stuck: StorageStuck::default(),
             state: Mutex::default(),
         };
         let lane = engine.spawn_lane(0, false)?;
@@ -143,10 +133,11 @@ impl Engine {
     /// The target does not grant the session that a new lane wants: its rings go to lane 0.
     pub(crate) fn merge(&self, lane: usize) {
         let mut state = self.state();
+        let is_closing = state.closing;
         let Some(handle) = state
             .lanes
             .get_mut(lane)
-            .filter(|_| lane != 0)
+            .filter(|_| lane != 0 && !is_closing)
             .and_then(Option::take)
         else {
             return;
@@ -176,21 +167,29 @@ impl Engine {
 
     /// Ends all lanes: requests in flight get their time, sessions are logged out. Blocks until
     /// that is done, which [`DRAIN_LIMIT`] and [`LOGOUT_LIMIT`] bound.
+    ///
+    /// The lanes stay known meanwhile: a front-end that stops its rings now gets a lane's own
+    /// answer or none, never one about a ring that is still being served.
     pub(crate) fn close(&self) {
-        let lanes: Vec<_> = {
-            let mut state = self.state();
-            state.closing = true;
-            state.lanes.iter_mut().filter_map(Option::take).collect()
-        };
-        for lane in &lanes {
-            lane.mailbox.send(Message::Close);
-        }
+        let lanes = self.tell_lanes_to_close();
         let deadline = Instant::now() + DRAIN_LIMIT + LOGOUT_LIMIT;
-        for lane in lanes {
+        for ended in lanes {
             // The lane bounds itself; should it fail to end, it must not keep the process.
             let limit = deadline.saturating_duration_since(Instant::now());
-            let _ = lane.ended.recv_timeout(limit + Duration::from_millis(100));
+            let _ = ended.recv_timeout(limit + Duration::from_millis(100));
         }
+    }
+
+    fn tell_lanes_to_close(&self) -> Vec<Receiver<()>> {
+        let mut state = self.state();
+        state.closing = true;
+        let lanes = state.lanes.iter_mut().flatten();
+        lanes
+            .filter_map(|lane| {
+                lane.mailbox.send(Message::Close);
+                lane.ended.take()
+            })
+            .collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -205,7 +204,6 @@ impl Engine {
             lun: self.config.lun,
             device_id: self.config.device_id,
             writeback,
-            storage_stuck: self.storage_stuck.clone(),
             reports: self.config.reports.clone(),
         };
         let lane = Lane::new(config, Arc::clone(&mailbox))?;
@@ -215,7 +213,10 @@ impl Engine {
             lane.run();
             drop(end);
         })?;
-        Ok(LaneHandle { mailbox, ended })
+        Ok(LaneHandle {
+            mailbox,
+            ended: Some(ended),
+        })
     }
 
     /// Which lane is to serve another ring: the one with the fewest, or a new one while the
@@ -288,6 +289,7 @@ impl RingOwner for Engine {
         if state.closing {
             return;
         }
+        state.drain_deadline = None;
         let lane = self.choose_lane(&mut state);
         state.rings.insert(
             setup.index,
@@ -308,7 +310,13 @@ impl RingOwner for Engine {
 
     fn stop_ring(&self, index: u16) -> u16 {
         let (reply, next_avail) = sync_channel(1);
-        self.tell_lane_of(index, Message::StopRing { index, reply });
+        let deadline = self.state().drain_deadline(Instant::now());
+        let stop = Message::StopRing {
+            index,
+            deadline,
+            reply,
+        };
+        self.tell_lane_of(index, stop);
         // The lane bounds the drain; the rest is for a machine that is busy.
         let limit = DRAIN_LIMIT + Duration::from_secs(1);
         let answer = next_avail.recv_timeout(limit).ok();
@@ -331,5 +339,28 @@ impl RingOwner for Engine {
     fn set_writeback(&self, writeback: bool) {
         self.state().writeback = writeback;
         self.tell_all(|| Message::SetWriteback(writeback));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_that_are_stopped_one_after_the_other_share_one_deadline() {
+        let mut state = State::default();
+        let start = Instant::now();
+        let deadline = state.drain_deadline(start);
+        assert_eq!(deadline, start + DRAIN_LIMIT);
+        for later in [
+            Duration::ZERO,
+            DRAIN_LIMIT,
+            2 * DRAIN_LIMIT - Duration::from_nanos(1),
+        ] {
+            let expected = deadline.max(start + later + DRAIN_GRACE);
+            assert_eq!(state.drain_deadline(start + later), expected);
+        }
+        let next = start + 2 * DRAIN_LIMIT;
+        assert_eq!(state.drain_deadline(next), next + DRAIN_LIMIT);
     }
 }

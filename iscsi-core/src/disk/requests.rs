@@ -19,7 +19,7 @@ use super::plan::{Part, RequestFault, Zeroing};
 use super::request::{BlockOperation, Extent};
 use crate::limits::{MAX_IMMEDIATE_RETRIES, RETRY_DELAY_MS};
 use crate::pdu::command::Response;
-use crate::scsi::sense::Sense;
+use crate::scsi::sense::{Sense, SenseKey};
 use crate::scsi::sense_action::{GiveUp, Retry, SenseAction};
 use crate::scsi::status::ScsiStatus;
 use crate::session::{Command, Outcome, RequestTag, Session};
@@ -38,6 +38,8 @@ pub struct Requests {
     /// Requests that wait until a time before they are sent again; all wait equally long.
     deferred: VecDeque<(u64, RequestTag)>,
     admitted: u64,
+    /// A write that was called good and then failed: the next flush has to say so.
+    lost_write: Option<Sense>,
 }
 
 /// What became of a request that was to be admitted.
@@ -73,6 +75,9 @@ pub enum Failure {
     /// CHECK CONDITION with sense data that makes another try pointless.
     #[error("{0}")]
     Sense(Sense),
+    /// The cache was written out, but a write that had been called good was lost before.
+    #[error("an earlier write was lost after it had been acknowledged: {0}")]
+    LostWrite(Sense),
     /// GOOD status, but less data than asked for.
     #[error("the target moved {transferred_bytes} of {expected_bytes} bytes and called it good")]
     Short {
@@ -141,8 +146,10 @@ enum Verdict {
 enum Judgement {
     Done,
     Verdict(Verdict),
-    /// WRITE SAME is not to be had in this form.
-    ZeroingRefused(Sense),
+    /// An earlier write has failed; this command has not run (SPC-5, "Deferred errors").
+    DeferredError(Sense),
+    /// The command is not to be had, or not in this form.
+    Refused(Sense),
 }
 
 impl Requests {
@@ -158,6 +165,7 @@ impl Requests {
             to_submit: VecDeque::with_capacity(length as usize),
             deferred: VecDeque::with_capacity(length as usize),
             admitted: 0,
+            lost_write: None,
         }
     }
 
@@ -195,7 +203,7 @@ impl Requests {
             self.facts.check(operation, extent)?;
         }
         let is_done = match operation {
-            BlockOperation::Flush => !self.facts.write_cache,
+            BlockOperation::Flush => !self.facts.write_cache && self.lost_write.is_none(),
             _ => extents.clone().next().is_none(),
         };
         let zeroing = self.best_zeroing(operation);
@@ -280,7 +288,13 @@ impl Requests {
         match judge(operation, outcome) {
             Judgement::Done => {}
             Judgement::Verdict(verdict) => self.decide(request, verdict),
-            Judgement::ZeroingRefused(sense) => self.weaken_zeroing(request, sense),
+            Judgement::DeferredError(sense) => {
+                if sense.key != SenseKey::RECOVERED_ERROR {
+                    self.lost_write = Some(sense);
+                }
+                self.decide(request, Verdict::Again { delayed: false });
+            }
+            Judgement::Refused(sense) => self.refused(request, operation, sense),
         }
         self.answered(request, now_ms)
     }
@@ -384,6 +398,19 @@ impl Requests {
         weaker(self.facts.zeroing(unmap), self.zeroing)
     }
 
+    /// The target does not implement a command: for WRITE SAME there is another way.
+    fn refused(&mut self, request: RequestTag, operation: BlockOperation, sense: Sense) {
+        let is_zeroing = matches!(operation, BlockOperation::WriteZeroes { .. });
+        let is_sync = self
+            .slot(request)
+            .is_some_and(|slot| slot.progress.sync == Sync::Submitted);
+        if is_zeroing && !is_sync {
+            self.weaken_zeroing(request, sense);
+        } else {
+            self.decide(request, Verdict::Fail(Failure::Sense(sense)));
+        }
+    }
+
     /// From now on zeros are written the next weaker way; plain writes are the weakest. Several
     /// commands of the old way may be refused: that weakens it once.
     fn weaken_zeroing(&mut self, request: RequestTag, sense: Sense) {
@@ -449,7 +476,11 @@ impl Requests {
             self.to_submit.push_back(request);
             return None;
         }
-        self.end(request, Ok(()))
+        let synced = slot.progress.sync == Sync::Submitted;
+        match self.lost_write.take_if(|_| synced) {
+            Some(sense) => self.end(request, Err(Failure::LostWrite(sense))),
+            None => self.end(request, Ok(())),
+        }
     }
 
     /// Takes a living request back to its beginning.
@@ -514,7 +545,7 @@ impl Slot {
     }
 }
 
-/// What the end of a command means for a request that has `operation` to do.
+/// What the end of a command means for its request.
 fn judge(operation: BlockOperation, outcome: &Outcome) -> Judgement {
     if let Response::Failed(code) = outcome.response {
         return Judgement::Verdict(Verdict::Fail(Failure::TargetFailure(code)));
@@ -557,20 +588,23 @@ fn judge_sense(operation: BlockOperation, outcome: &Outcome) -> Judgement {
     let Some(sense) = Sense::parse(outcome.sense.as_bytes()) else {
         return Judgement::Verdict(Verdict::Again { delayed: true });
     };
-    let is_zeroing = matches!(operation, BlockOperation::WriteZeroes { .. });
     match SenseAction::of(&sense) {
         SenseAction::Success => judge_length(operation, outcome),
-        SenseAction::Retry(
-            Retry::UnitAttention | Retry::Aborted | Retry::DeferredError | Retry::NoReason,
-        ) => Judgement::Verdict(Verdict::Again { delayed: false }),
+        SenseAction::Retry(Retry::DeferredError) => Judgement::DeferredError(sense),
+        SenseAction::Retry(Retry::UnitAttention | Retry::Aborted | Retry::NoReason) => {
+            Judgement::Verdict(Verdict::Again { delayed: false })
+        }
         // The disk was there when the session was made, so it will be again: a target that comes
         // up answers this until it has found its logical units.
         SenseAction::Retry(_) | SenseAction::GiveUp(GiveUp::LunNotSupported) => {
             Judgement::Verdict(Verdict::Again { delayed: true })
         }
-        SenseAction::GiveUp(GiveUp::InvalidOpcode | GiveUp::InvalidField) if is_zeroing => {
-            Judgement::ZeroingRefused(sense)
+        SenseAction::GiveUp(GiveUp::InvalidOpcode | GiveUp::InvalidField) => {
+            Judgement::Refused(sense)
         }
         SenseAction::GiveUp(_) => Judgement::Verdict(Verdict::Fail(Failure::Sense(sense))),
     }
 }
+
+#[cfg(test)]
+mod tests;

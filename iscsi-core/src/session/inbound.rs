@@ -216,7 +216,7 @@ impl Session {
             pdu,
             initiator_task_tag: tag,
         };
-        Ok(self.tasks.find(tag).ok_or(unknown)?)
+        Ok(self.tasks.find_sent(tag).ok_or(unknown)?)
     }
 
     fn data_in(&mut self, pdu: DataIn) -> Result<Pdu, SessionError> {
@@ -292,7 +292,10 @@ impl Session {
     ) -> Result<Pdu, SessionError> {
         const PDU: &str = "Task Management Function Response";
         let tag = pdu.initiator_task_tag;
-        if tag & ABORT_BIT == 0 {
+        let id = self.tasks.find_sent(tag & !ABORT_BIT);
+        let task = id.and_then(|id| self.tasks.get(id));
+        let was_asked_for = task.is_none_or(|task| task.aborted);
+        if tag & ABORT_BIT == 0 || !was_asked_for {
             return Err(Misbehaviour::UnknownTask {
                 pdu: PDU,
                 initiator_task_tag: tag,
@@ -300,12 +303,8 @@ impl Session {
             .into());
         }
         self.consume_stat_sn(PDU, &pdu.numbers)?;
-        // The task may have ended by itself while the abort was on its way.
-        let Some(task) = self
-            .tasks
-            .find(tag & !ABORT_BIT)
-            .and_then(|id| self.tasks.remove(id))
-        else {
+        // The task may have been rejected while the abort was on its way.
+        let Some(task) = id.and_then(|id| self.tasks.remove(id)) else {
             return Ok(Pdu::Ignored);
         };
         let request = task.command.request;
@@ -369,7 +368,7 @@ impl Session {
         let transferred_bytes = if is_good {
             task.transferred_bytes(residual)?
         } else {
-            task.received_bytes()
+            task.moved_bytes(residual)
         };
         let sense = if response == Response::Completed && status == CHECK_CONDITION {
             SenseData::new(sense_data(self.inbound.collected()))
@@ -399,7 +398,7 @@ impl Session {
         let opcode = refused.map(|bhs| bhs[0] & 0x3f);
         let task = self
             .tasks
-            .find(refused.map_or(RESERVED_TAG, initiator_task_tag));
+            .find_sent(refused.map_or(RESERVED_TAG, initiator_task_tag));
         if reason == DATA_DIGEST_ERROR || task.is_some() && opcode == Some(Opcode::DataOut as u8) {
             return Err(SessionError::TargetRefused(reason));
         }

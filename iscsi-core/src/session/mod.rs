@@ -321,7 +321,7 @@ impl Session {
     /// Sends a ping when nothing was heard for a while, and gives up when that is not answered.
     pub fn handle_timeout(&mut self, now_ms: u64) -> Result<(), SessionError> {
         if self.ping.handle_timeout(now_ms)? {
-            self.outbox.push(Outgoing::Ping);
+            self.outbox.push_ping();
         }
         Ok(())
     }

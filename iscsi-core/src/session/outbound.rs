@@ -42,11 +42,13 @@ pub(super) enum Outgoing {
     Logout,
 }
 
-/// The queue of things to send. A task stands in it at most once per purpose, pings at most
-/// [`MAX_QUEUED_NOP_ANSWERS`] times: that bounds its length.
+/// The queue of things to send. A task stands in it at most once per purpose, a ping of ours once,
+/// answers to pings at most [`MAX_QUEUED_NOP_ANSWERS`] times: that bounds its length. What is said
+/// of a task that has ended meanwhile is left out when its turn comes.
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: VecDeque<Outgoing>,
+    has_ping: bool,
     ping_answers: usize,
 }
 
@@ -55,12 +57,22 @@ impl Outbox {
         const CAPACITY: usize = 3 * MAX_TASKS + MAX_QUEUED_NOP_ANSWERS + 2;
         Self {
             queue: VecDeque::with_capacity(CAPACITY),
+            has_ping: false,
             ping_answers: 0,
         }
     }
 
     pub(super) fn push(&mut self, outgoing: Outgoing) {
         self.queue.push_back(outgoing);
+    }
+
+    /// Asks for a ping, unless one waits already: a socket may be blocked for longer than it takes
+    /// to want the next.
+    pub(super) fn push_ping(&mut self) {
+        if !self.has_ping {
+            self.has_ping = true;
+            self.push(Outgoing::Ping);
+        }
     }
 
     /// Refuses (`false`) when too many answers wait already.
@@ -76,10 +88,17 @@ impl Outbox {
         true
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     fn pop(&mut self) -> Option<Outgoing> {
         let outgoing = self.queue.pop_front()?;
-        if matches!(outgoing, Outgoing::PingAnswer { .. }) {
-            self.ping_answers -= 1;
+        match outgoing {
+            Outgoing::PingAnswer { .. } => self.ping_answers -= 1,
+            Outgoing::Ping => self.has_ping = false,
+            _ => {}
         }
         Some(outgoing)
     }
@@ -125,15 +144,17 @@ impl Session {
     /// The command, and behind it at once its unsolicited data: RFC 7143 section 4.2.5.2 wants
     /// unsolicited data in the order of the commands.
     fn send_command(&mut self, id: TaskId, sink: &mut impl Transmit) {
-        let Some(task) = self.tasks.get(id).copied() else {
+        let Some(task) = self.tasks.get_mut(id) else {
             return;
         };
+        task.sent = true;
+        let task = *task;
         let unsolicited = Unsolicited::of(&task.command.scsi.data, &self.negotiated);
         let pdu = ScsiCommandPdu {
             is_final: unsolicited.immediate_bytes == unsolicited.end_offset,
             direction: direction(&task.command.scsi.data),
             lun: task.command.lun,
-            initiator_task_tag: self.tasks.tag(id),
+            initiator_task_tag: id.tag(),
             expected_data_transfer_length: task.length_bytes(),
             cmd_sn: task.cmd_sn,
             exp_stat_sn: self.exp_stat_sn,
@@ -188,7 +209,7 @@ impl Session {
         let pdu = DataOut {
             is_final: next_offset == burst.end_offset,
             lun: burst.lun,
-            initiator_task_tag: self.tasks.tag(id),
+            initiator_task_tag: id.tag(),
             target_transfer_tag: burst.target_transfer_tag,
             exp_stat_sn: self.exp_stat_sn,
             data_sn: burst.data_sn,
@@ -203,18 +224,17 @@ impl Session {
 
     /// Asks for the end of a task that is still there.
     fn send_abort(&mut self, id: TaskId, sink: &mut impl Transmit) {
-        let tag = self.tasks.tag(id);
         let Some(task) = self.tasks.get_mut(id) else {
             return;
         };
         task.aborted = true;
         let pdu = TaskManagementRequest {
             function: Function::AbortTask {
-                referenced_task_tag: tag,
+                referenced_task_tag: id.tag(),
                 ref_cmd_sn: task.cmd_sn,
             },
             lun: task.command.lun,
-            initiator_task_tag: tag | ABORT_BIT,
+            initiator_task_tag: id.tag() | ABORT_BIT,
             cmd_sn: self.window.cmd_sn(),
             exp_stat_sn: self.exp_stat_sn,
         };

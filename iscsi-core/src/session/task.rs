@@ -11,15 +11,39 @@ use crate::pdu::data::{DataIn, ReadyToTransfer};
 use crate::scsi::command::ScsiData;
 use crate::sequence::SerialNumber;
 
-/// Where a task is in the table; the tag on the wire is [`TaskTable::tag`] of it.
+/// Which task: its Initiator Task Tag, which no later task of the same slot has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TaskId(u16);
+pub(crate) struct TaskId(u32);
+
+impl TaskId {
+    /// The generation of a slot above its index.
+    fn new(generation: u16, index: u16) -> Self {
+        Self(u32::from(generation) << 16 | u32::from(index))
+    }
+
+    /// The Initiator Task Tag.
+    pub(crate) fn tag(self) -> u32 {
+        self.0
+    }
+
+    fn generation(self) -> u16 {
+        let [high, low, ..] = self.0.to_be_bytes();
+        u16::from_be_bytes([high, low])
+    }
+
+    fn index(self) -> u16 {
+        let [.., high, low] = self.0.to_be_bytes();
+        u16::from_be_bytes([high, low])
+    }
+}
 
 /// One command, from submission to its status.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task {
     pub(crate) command: Command,
     pub(crate) cmd_sn: SerialNumber,
+    /// The command went into the sink. Before, nothing that names the task can be an answer.
+    pub(crate) sent: bool,
     /// An ABORT TASK was sent: whatever still comes for the task is read and dropped.
     pub(crate) aborted: bool,
     /// Data-In: how much has arrived, and how many PDUs.
@@ -107,6 +131,7 @@ impl Task {
         Self {
             command,
             cmd_sn,
+            sent: false,
             aborted: false,
             received_bytes: 0,
             data_in_count: 0,
@@ -196,7 +221,8 @@ impl Task {
         self.r2ts.length > 0
     }
 
-    /// How many bytes were moved, by the target's word checked against what arrived.
+    /// How many bytes a successful command moved, by the target's word checked against what
+    /// arrived.
     ///
     /// A write is taken at the target's word; for a read the residual has to agree with the data.
     pub(crate) fn transferred_bytes(&self, residual: Residual) -> Result<u32, Misbehaviour> {
@@ -219,9 +245,16 @@ impl Task {
         }
     }
 
-    /// How many bytes of Data-In arrived.
-    pub(crate) fn received_bytes(&self) -> u32 {
-        self.received_bytes
+    /// How many bytes a command moved that did not simply succeed: for a read what arrived, for a
+    /// write the target's word, which matters when its sense data says RECOVERED ERROR.
+    pub(crate) fn moved_bytes(&self, residual: Residual) -> u32 {
+        match (self.command.scsi.data, residual) {
+            (ScsiData::In { .. }, _) => self.received_bytes,
+            (_, Residual::Underflow { length_bytes }) => {
+                self.length_bytes().saturating_sub(length_bytes)
+            }
+            (_, Residual::None | Residual::Overflow { .. }) => self.length_bytes(),
+        }
     }
 }
 
@@ -307,36 +340,33 @@ impl TaskTable {
         let slot = self.slots.get_mut(usize::from(index))?;
         slot.generation = (slot.generation + 1) & 0x3fff;
         slot.task = Some(Task::new(command, cmd_sn, negotiated));
-        Some(TaskId(index))
+        Some(TaskId::new(slot.generation, index))
     }
 
-    /// The initiator task tag.
-    pub(crate) fn tag(&self, id: TaskId) -> u32 {
-        let generation = self
-            .slots
-            .get(usize::from(id.0))
-            .map_or(0, |slot| slot.generation);
-        u32::from(generation) << 16 | u32::from(id.0)
-    }
-
-    /// The living task that `tag` names.
-    pub(crate) fn find(&self, tag: u32) -> Option<TaskId> {
-        let [_, _, high, low] = tag.to_be_bytes();
-        let id = TaskId(u16::from_be_bytes([high, low]));
-        (self.get(id).is_some() && self.tag(id) == tag).then_some(id)
+    /// The living task that `tag` names, if its command was sent: a target cannot know of others.
+    pub(crate) fn find_sent(&self, tag: u32) -> Option<TaskId> {
+        let id = TaskId(tag);
+        self.get(id).filter(|task| task.sent).map(|_| id)
     }
 
     pub(crate) fn get(&self, id: TaskId) -> Option<&Task> {
-        self.slots.get(usize::from(id.0))?.task.as_ref()
+        let slot = self.slots.get(usize::from(id.index()))?;
+        slot.task
+            .as_ref()
+            .filter(|_| slot.generation == id.generation())
     }
 
     pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task> {
-        self.slots.get_mut(usize::from(id.0))?.task.as_mut()
+        let slot = self.slots.get_mut(usize::from(id.index()))?;
+        slot.task
+            .as_mut()
+            .filter(|_| slot.generation == id.generation())
     }
 
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
-        let task = self.slots.get_mut(usize::from(id.0))?.task.take()?;
-        self.free.push(id.0);
+        self.get(id)?;
+        let task = self.slots.get_mut(usize::from(id.index()))?.task.take()?;
+        self.free.push(id.index());
         Some(task)
     }
 
@@ -344,7 +374,7 @@ impl TaskTable {
     pub(crate) fn of_request(&self, request: RequestTag) -> impl Iterator<Item = TaskId> + '_ {
         (0u16..).zip(&self.slots).filter_map(move |(index, slot)| {
             let task = slot.task.as_ref()?;
-            (task.command.request == request).then_some(TaskId(index))
+            (task.command.request == request).then_some(TaskId::new(slot.generation, index))
         })
     }
 }

@@ -816,3 +816,180 @@ mod properties {
         }
     }
 }
+
+const WRITE_4K: ScsiData = ScsiData::Out {
+    offset_bytes: 0,
+    length_bytes: 4096,
+};
+
+/// What the target says was moved when the command did not simply succeed.
+fn moved(data: ScsiData, pdus: impl FnOnce(u32) -> Vec<Pdu>) -> u32 {
+    let (mut session, itt) = sent(session(), data);
+    let stream: Vec<u8> = pdus(itt).into_iter().flat_map(Pdu::bytes).collect();
+    let seen = feed(&mut session, &stream, 100).unwrap();
+    let [Event::CommandDone { outcome, .. }] = seen.events[..] else {
+        panic!("{seen:?}")
+    };
+    outcome.transferred_bytes
+}
+
+#[test]
+fn a_check_condition_tells_how_much_was_moved() {
+    let failed = |itt, stat_sn| response(itt, stat_sn, 2);
+    let half = |itt| failed(itt, STAT_SN).byte(1, 0x82).put(44, 2048);
+    assert_eq!(moved(WRITE_4K, |itt| vec![failed(itt, STAT_SN)]), 4096);
+    assert_eq!(moved(WRITE_4K, |itt| vec![half(itt)]), 2048);
+    assert_eq!(moved(READ_4K, |itt| vec![failed(itt, STAT_SN)]), 0);
+    assert_eq!(
+        moved(READ_4K, |itt| {
+            vec![data_in(itt, 0, 0, &[1; 512]), half(itt)]
+        }),
+        512
+    );
+}
+
+#[test]
+fn an_answer_to_a_command_that_was_not_sent_is_refused() {
+    let answers = |itt| {
+        [
+            response(itt, STAT_SN, 0),
+            data_in_with_status(itt, STAT_SN, 0, 0, &[1; 4096]),
+            r2t(itt, 1, 0, 0, 512),
+        ]
+    };
+    let (probe, itt) = sent(session(), READ_4K);
+    drop(probe);
+    for answer in answers(itt) {
+        let mut session = session();
+        session.submit(command(7, READ_4K)).unwrap();
+        let got = misbehaviour(&mut session, vec![answer]);
+        assert!(matches!(got, Misbehaviour::UnknownTask { .. }), "{got:?}");
+    }
+}
+
+#[test]
+fn an_abort_that_was_not_asked_for_cannot_be_answered() {
+    let (mut session, itt) = sent(session(), READ_4K);
+    let done = Pdu::new(0x22, 0x80)
+        .put(16, itt | outbound::ABORT_BIT)
+        .put(24, STAT_SN);
+    let got = misbehaviour(&mut session, vec![done]);
+    assert!(matches!(got, Misbehaviour::UnknownTask { .. }), "{got:?}");
+    assert_eq!(session.tasks_in_flight(), 1);
+}
+
+#[test]
+fn what_waits_for_an_ended_task_is_not_sent_for_its_successor() {
+    let (mut session, itt) = sent(session(), WRITE_4K);
+    feed(&mut session, &r2t(itt, 9, 0, 0, 4096).bytes(), 48).unwrap();
+    session.abort(RequestTag(7));
+    feed(&mut session, &response(itt, STAT_SN, 8).bytes(), 48).unwrap();
+    session.submit(command(8, WRITE_4K)).unwrap();
+    let pdus = transmit(&mut session);
+    assert_eq!(pdus.len(), 1, "{pdus:?}");
+    assert_eq!(pdus[0].bhs[0] & 0x3f, 0x01);
+    assert_ne!(pdus[0].field(16), itt);
+}
+
+#[test]
+fn one_ping_waits_for_a_blocked_socket_however_long_that_takes() {
+    let mut session = session();
+    let stream = Pdu::new(0x20, 0x80)
+        .put(16, RESERVED_TAG)
+        .put(20, RESERVED_TAG)
+        .bytes();
+    for _ in 0..10 {
+        let now_ms = session.next_timeout_ms();
+        session.handle_timeout(now_ms).unwrap();
+        // The target talks, but it does not read.
+        session.receive(&stream, now_ms).unwrap();
+    }
+    assert_eq!(session.outbox.len(), 1);
+    assert_eq!(transmit(&mut session).len(), 1);
+    session.handle_timeout(session.next_timeout_ms()).unwrap();
+    assert_eq!(transmit(&mut session).len(), 1);
+}
+
+mod hostile {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// PDUs of every kind with fields that are often nearly right.
+    fn pdu() -> impl Strategy<Value = Vec<u8>> {
+        let opcode = prop::sample::select(vec![0x20u8, 0x21, 0x22, 0x25, 0x26, 0x31, 0x32, 0x3f]);
+        let tag = prop::sample::select(vec![
+            0x0001_0000,
+            0x0001_0001,
+            0x4001_0000,
+            RESERVED_TAG,
+            outbound::PING_TAG,
+            outbound::LOGOUT_TAG,
+        ]);
+        let small = prop::sample::select(vec![0u32, 1, 512, 1024, 4096, u32::MAX]);
+        let flags = prop::sample::select(vec![0u8, 0x80, 0x81, 0x82, 0x83, 0x84]);
+        let data = prop::collection::vec(any::<u8>(), 0..1200);
+        (
+            opcode,
+            flags,
+            tag,
+            small.clone(),
+            small.clone(),
+            small,
+            0u32..4,
+            data,
+        )
+            .prop_map(|(opcode, flags, itt, ttt, offset, length, number, data)| {
+                let data = if opcode == 0x31 { Vec::new() } else { data };
+                Pdu::new(opcode, flags)
+                    .put(16, itt)
+                    .put(20, ttt)
+                    .put(24, STAT_SN + number)
+                    .put(36, number)
+                    .put(40, offset)
+                    .put(44, length)
+                    .data(&data)
+                    .bytes()
+            })
+    }
+
+    proptest! {
+        /// Whatever a target sends: no panic, each command ends at most once, no byte is placed
+        /// outside the data of a living read, and what waits to be sent stays bounded.
+        #[test]
+        fn a_target_can_only_end_the_session(
+            pdus in prop::collection::vec(pdu(), 1..12),
+            transmits in any::<bool>(),
+        ) {
+            let mut session = session();
+            session.submit(command(0, READ_4K)).unwrap();
+            session.submit(command(1, WRITE_4K)).unwrap();
+            if transmits {
+                transmit(&mut session);
+            }
+            let mut ended = [false; 2];
+            for stream in pdus {
+                let Ok(seen) = feed(&mut session, &stream, 700) else {
+                    break;
+                };
+                for (request, offset, bytes) in seen.placed {
+                    prop_assert_eq!(request, 0);
+                    prop_assert!(!ended[0]);
+                    prop_assert!(offset as usize + bytes.len() <= 4096);
+                }
+                for event in seen.events {
+                    if let Event::CommandDone { request, .. }
+                    | Event::CommandRejected { request, .. }
+                    | Event::AbortDone { request, .. } = event
+                    {
+                        prop_assert!(transmits, "an answer before the question");
+                        prop_assert!(!core::mem::replace(&mut ended[request.0 as usize], true));
+                    }
+                }
+                prop_assert!(session.outbox.len() <= 3 * MAX_TASKS);
+                if transmits {
+                    transmit(&mut session);
+                }
+            }
+        }
+    }
+}
