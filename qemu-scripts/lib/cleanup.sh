@@ -28,9 +28,11 @@ cleanup_arm() {
 }
 
 # cleanup_workdir: makes a private temporary directory, sets WORKDIR to it, removes it at the end.
-# A short path, since the address of a unix socket has room for 107 bytes.
+# A short path, since the address of a unix socket has room for 107 bytes: a long TMPDIR is not used.
 cleanup_workdir() {
-    WORKDIR=$(mktemp --directory "/tmp/${0##*/}.XXXXXX")
+    local parent=${TMPDIR:-/tmp}
+    if ((${#parent} > 60)); then parent=/tmp; fi
+    WORKDIR=$(mktemp --directory "$parent/${0##*/}.XXXXXX")
     cleanup_push rm --recursive --force "$WORKDIR"
 }
 
