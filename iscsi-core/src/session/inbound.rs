@@ -366,10 +366,11 @@ impl Session {
             return Ok(None);
         }
         let is_good = response == Response::Completed && status == 0;
-        let transferred_bytes = if is_good {
-            task.transferred_bytes(residual)?
-        } else {
-            task.received_bytes()
+        // A CHECK CONDITION can stand for a success (RECOVERED ERROR), and a write has no other
+        // count than the residual; but only with GOOD is a contradiction worth the session.
+        let transferred_bytes = match task.transferred_bytes(residual) {
+            Err(contradiction) if is_good => return Err(contradiction.into()),
+            transferred => transferred.unwrap_or(task.received_bytes()),
         };
         let sense = if response == Response::Completed && status == CHECK_CONDITION {
             SenseData::new(sense_data(self.inbound.collected()))
