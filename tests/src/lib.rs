@@ -16,5 +16,6 @@ pub mod model;
 pub mod process;
 pub mod qemu;
 pub mod rng;
+pub mod served;
 pub mod tgt;
 pub mod wait;

@@ -14,6 +14,9 @@ use thiserror::Error;
 use crate::exit::{ExitCode, Failure};
 use crate::portal::{Portal, PortalError};
 
+/// What to do about a target that does what it should not.
+const LOOK_AT_TARGET: &str = "look into the target's log, and for a newer version of it";
+
 /// A failure between the start of a connection and the last fact of the LUN.
 #[derive(Debug, Error)]
 pub(crate) enum ControlError {
@@ -43,22 +46,24 @@ pub(crate) enum ControlError {
     NotIscsi { portal: Portal, reason: String },
     #[error("login at {portal}: {error}{}", login_hint(error))]
     Login { portal: Portal, error: LoginError },
-    #[error("login at {portal}: {error}")]
+    #[error("login at {portal}: {error}; look into their redirect settings")]
     RedirectLoop { portal: Portal, error: RedirectLoop },
-    #[error("{portal} names the address {address}, which is none: {reason}")]
+    #[error(
+        "{portal} names the address {address}, which is none: {reason}; correct it on the target"
+    )]
     Address {
         portal: Portal,
         address: String,
         reason: PortalError,
     },
-    #[error("session with {portal}: {error}")]
+    #[error("session with {portal}: {error}; {LOOK_AT_TARGET}")]
     Session { portal: Portal, error: SessionError },
-    #[error("discovery at {portal}: {error}")]
+    #[error("discovery at {portal}: {error}; {LOOK_AT_TARGET}")]
     Discovery {
         portal: Portal,
         error: DiscoveryError,
     },
-    #[error("LUN {lun} of {target} at {portal}: {error}")]
+    #[error("LUN {lun} of {target} at {portal}: {error}{}", probe_hint(error))]
     Probe {
         portal: Portal,
         target: String,
@@ -131,12 +136,36 @@ fn connect_hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// What to do, where the error of the core does not say it itself.
+fn probe_hint(error: &ProbeError) -> &'static str {
+    match error {
+        ProbeError::NotADisk(_) | ProbeError::BlockLength(_) => {
+            "; choose another LUN (probe lists them)"
+        }
+        ProbeError::NotConnected | ProbeError::ZeroCapacity => "; give it storage on the target",
+        ProbeError::NotReady(_) | ProbeError::Busy { .. } | ProbeError::Unsettled { .. } => {
+            "; try again later"
+        }
+        ProbeError::Failed { .. }
+        | ProbeError::Malformed { .. }
+        | ProbeError::TooLarge { .. }
+        | ProbeError::SizeUnknown => "; look into the target's log",
+        ProbeError::NoSuchLun | ProbeError::Reserved { .. } => "",
+    }
+}
+
 fn login_hint(error: &LoginError) -> &'static str {
     use iscsi_core::login::error::AuthenticationFailure as Failure;
     match error {
+        LoginError::TargetMisbehaved(_) => {
+            "; look into the target's log, and for a newer version of it"
+        }
+        LoginError::Unsupported(_) => "; allow one of them on one of the two sides",
         LoginError::AuthenticationFailed(Failure::ChapWanted) => {
             " (--chap-user and --chap-secret-file)"
         }
+        LoginError::AuthenticationFailed(Failure::WrongTargetResponse) => "",
+        LoginError::AuthenticationFailed(_) => "; compare the CHAP settings of both sides",
         LoginError::TargetRefused(status) if status.is_not_found() => {
             " (discover lists what the portal offers)"
         }

@@ -79,30 +79,48 @@ enum Attempt {
     },
 }
 
+/// One login at one portal; a second one where the first shows that the target numbers the CHAP
+/// algorithms in its own way.
 async fn log_in_at(
     portal: &Portal,
     request: LoginRequest<'_>,
     is_first: bool,
 ) -> Result<Attempt, ControlError> {
-    let failed = |error| ControlError::Login {
+    let mut login = prepare(portal, settings(request, is_first))?;
+    let error = match exchange(portal, &mut login).await {
+        Err(ControlError::Login { error, .. }) => error,
+        ended => return ended,
+    };
+    let Some(settings) = login.settings_for_another_attempt(&error) else {
+        return Err(failed(portal, error));
+    };
+    log::info!("login at {portal}: {error}; trying once more with other CHAP algorithms");
+    exchange(portal, &mut prepare(portal, settings)?).await
+}
+
+fn prepare(portal: &Portal, settings: LoginSettings) -> Result<Login, ControlError> {
+    Login::new(settings, entropy()?).map_err(|error| failed(portal, error))
+}
+
+fn failed(portal: &Portal, error: LoginError) -> ControlError {
+    ControlError::Login {
         portal: portal.clone(),
         error,
-    };
-    let mut login = Login::new(settings(request, is_first), entropy()?).map_err(failed)?;
+    }
+}
+
+/// Connects, and goes from the first request to the last answer.
+async fn exchange(portal: &Portal, login: &mut Login) -> Result<Attempt, ControlError> {
+    let failed = |error| failed(portal, error);
     let pdus = WholePdus::of_login(crc32c::crc32c_append);
     let tcp = connect(portal).await?;
     let mut stream = PduStream::new(portal.clone(), tcp, pdus, "during the login");
-    let mut pdu = login.start().map_err(failed)?;
-    let mut answers = 0;
+    stream.send(&login.start().map_err(failed)?).await?;
+    stream.expect_login_response().await?;
     loop {
-        stream.send(&pdu).await?;
-        let WholePdu { bhs, data } = stream
-            .receive()
-            .await
-            .map_err(|error| refine(error, portal, answers))?;
-        let step = login.receive(&bhs, &data);
-        match step.map_err(|error| refine(failed(error), portal, answers))? {
-            LoginStep::Send(next) => pdu = next,
+        let WholePdu { bhs, data } = stream.receive().await?;
+        match login.receive(&bhs, &data).map_err(failed)? {
+            LoginStep::Send(pdu) => stream.send(&pdu).await?,
             LoginStep::Redirect(redirect) => {
                 let (address, permanent) = (redirect.address, redirect.permanent);
                 return Ok(Attempt::Redirected { address, permanent });
@@ -114,26 +132,6 @@ async fn log_in_at(
                 return Ok(Attempt::Done(Box::new(stream), negotiated));
             }
         }
-        answers += 1;
-    }
-}
-
-/// The first answer tells whether the other side speaks iSCSI at all.
-fn refine(error: ControlError, portal: &Portal, answers: u32) -> ControlError {
-    let reason = match &error {
-        ControlError::Session { error, .. } => error.to_string(),
-        ControlError::Login {
-            error: LoginError::TargetMisbehaved(reason),
-            ..
-        } => reason.to_string(),
-        _ => return error,
-    };
-    if answers > 0 {
-        return error;
-    }
-    ControlError::NotIscsi {
-        portal: portal.clone(),
-        reason,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use iscsi_core::pdu::Opcode;
 use iscsi_core::whole_pdu::{WholePdu, WholePdus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,6 +12,9 @@ use crate::portal::Portal;
 
 /// How much one read can bring.
 const READ_BYTES: usize = 16 * 1024;
+
+/// How much of an answer that is not iSCSI is shown.
+const SHOWN_BYTES: usize = 24;
 
 /// A connection that carries whole PDUs.
 #[derive(Debug)]
@@ -73,6 +77,25 @@ impl PduStream {
             }
             self.read().await?;
         }
+    }
+
+    /// Waits for the first byte of the first answer, and tells another protocol by it: its text
+    /// would pass for a header that announces more than ever comes.
+    pub(super) async fn expect_login_response(&mut self) -> Result<(), ControlError> {
+        while self.arrived.is_empty() {
+            self.read().await?;
+        }
+        let expected = [Opcode::LoginResponse as u8, Opcode::Reject as u8];
+        let first = self.arrived.first();
+        if first.is_some_and(|byte| expected.contains(byte)) {
+            return Ok(());
+        }
+        let shown = self.arrived.iter().take(SHOWN_BYTES).copied();
+        let shown: Vec<u8> = shown.collect();
+        Err(ControlError::NotIscsi {
+            portal: self.portal.clone(),
+            reason: format!("its answer begins with \"{}\"", shown.escape_ascii()),
+        })
     }
 
     async fn read(&mut self) -> Result<(), ControlError> {

@@ -59,10 +59,11 @@ impl Session {
         match command.fault {
             Some(CommandFault::CloseAfter) => return Flow::Close,
             Some(CommandFault::StatusAfter(status, sense)) => {
+                // With its data: RECOVERED ERROR is a success.
                 reply = Reply {
                     status,
                     sense,
-                    ..Reply::default()
+                    ..reply
                 };
             }
             Some(CommandFault::ShortData(bytes)) => reply.data.truncate(bytes),

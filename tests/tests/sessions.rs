@@ -1,0 +1,413 @@
+//! Sessions while a disk is served: how many, under which ISIDs, and how they are made anew when
+//! the target misbehaves, so that the guest never notices.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use iscsi_test_target::{
+    AsyncEvent, CommandFault, Event, LoginFault, LunConfig, Negotiation, Rule, Sense, TargetConfig,
+    Thin, opcode,
+};
+use tempfile::TempDir;
+use vhost_user_iscsi_tests::daemon::{Launch, run};
+use vhost_user_iscsi_tests::disk::pattern;
+use vhost_user_iscsi_tests::frontend::spec::{S_IOERR, S_OK};
+use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
+use vhost_user_iscsi_tests::model::{Mix, Model, random_mix};
+use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, Served, one_lun, start_target};
+
+type Isid = [u8; 6];
+
+fn config() -> TargetConfig {
+    TargetConfig {
+        negotiation: Negotiation {
+            // Every write takes an R2T, a longer one several.
+            initial_r2t: true,
+            immediate_data: false,
+            max_outstanding_r2t: 1,
+            max_burst_length: 16_384,
+            first_burst_length: 4096,
+            max_recv_data_segment_length: Some(4096),
+            ..Negotiation::default()
+        },
+        ..one_lun(LunConfig {
+            thin: Some(Thin::default()),
+            ..LunConfig::default()
+        })
+    }
+}
+
+fn queues(queues: u16) -> FrontendConfig {
+    FrontendConfig {
+        queues,
+        ..FrontendConfig::default()
+    }
+}
+
+fn mix() -> Mix {
+    Mix {
+        steps: 80,
+        range: 0..4096,
+        ..Mix::default()
+    }
+}
+
+/// The ISIDs of all logins so far, by whether they asked for a discovery session.
+fn isids(served: &Served) -> BTreeSet<Isid> {
+    let isid = |event| match event {
+        Event::LoggedIn { isid, .. } => Some(isid),
+        _ => None,
+    };
+    served
+        .target
+        .events()
+        .into_iter()
+        .filter_map(isid)
+        .collect()
+}
+
+fn logins(served: &Served) -> usize {
+    let events = served.target.events();
+    let logins = events
+        .iter()
+        .filter(|event| matches!(event, Event::LoggedIn { .. }));
+    logins.count()
+}
+
+/// That all logins asked for a new session or the reinstatement of one (RFC 7143 section 6.3.5).
+fn all_logins_have_tsih_0(served: &Served) {
+    for event in served.target.events() {
+        if let Event::LoginRequest { tsih, .. } = event {
+            assert_eq!(tsih, 0);
+        }
+    }
+}
+
+/// Blocks until so many sessions are logged in.
+fn wait_for_sessions(served: &Served, count: usize) {
+    let mut seen = BTreeSet::new();
+    let found = served.target.wait_for(SOON, |event| {
+        if let Event::LoggedIn { isid, .. } = event {
+            seen.insert(*isid);
+        }
+        seen.len() >= count
+    });
+    assert!(
+        found.is_some(),
+        "{count} sessions: {:#?}",
+        served.daemon.log()
+    );
+}
+
+// ---- a target that misbehaves -------------------------------------------------------------------
+
+/// The guest works through one fault; the session is made anew, and the log names the fault.
+fn rides_out(fault: CommandFault, opcode: u8, logged: &str, arguments: &[&str]) {
+    let served = Served::with(config(), arguments);
+    let mut frontend = served.connect(queues(1));
+    let rule = Rule::command(fault.clone()).opcode(opcode).skip(2).once();
+    let rule = served.target.add(rule);
+    // Requests of 32 KiB and more: whichever is struck takes several PDUs and R2Ts.
+    let long = Mix {
+        align_sectors: 64,
+        ..mix()
+    };
+    random_mix(&mut frontend, &mut Model::zeroed(), &long);
+    assert_eq!(served.target.fired(rule), 1, "{fault:?}");
+    assert_eq!(logins(&served), 2, "{fault:?}: {:#?}", served.daemon.log());
+    assert_eq!(isids(&served).len(), 1, "{fault:?}");
+    all_logins_have_tsih_0(&served);
+    served.daemon.wait_log(logged, SOON);
+}
+
+const BROKE: &str = "broke the protocol";
+
+#[test]
+fn a_wrong_stat_sn_or_tag_costs_the_session_but_no_request() {
+    for fault in [
+        CommandFault::StatSnOff(1),
+        CommandFault::StatSnOff(-1),
+        CommandFault::StatSnOff(i32::MAX),
+        CommandFault::UnknownTag,
+    ] {
+        rides_out(fault.clone(), opcode::READ_16, BROKE, &[]);
+        rides_out(fault, opcode::WRITE_16, BROKE, &[]);
+    }
+}
+
+#[test]
+fn data_for_the_wrong_place_costs_the_session_but_no_request() {
+    for fault in [
+        CommandFault::DataBeyondBuffer,
+        CommandFault::DataAtWrongOffset,
+        CommandFault::WrongDataSn,
+        CommandFault::R2tForRead,
+    ] {
+        rides_out(fault, opcode::READ_16, BROKE, &[]);
+    }
+}
+
+#[test]
+fn a_wrong_r2t_costs_the_session_but_no_request() {
+    for fault in [
+        CommandFault::R2tBeyondBuffer,
+        CommandFault::R2tOfZero,
+        CommandFault::R2tBeyondMaxBurst,
+        CommandFault::TooManyR2ts,
+    ] {
+        rides_out(fault, opcode::WRITE_16, BROKE, &[]);
+    }
+}
+
+#[test]
+fn a_wrong_digest_costs_the_session_but_no_request() {
+    let digests = ["--header-digest", "crc32c", "--data-digest", "crc32c"];
+    let header = CommandFault::WrongHeaderDigest;
+    rides_out(header.clone(), opcode::READ_16, "header digest", &digests);
+    rides_out(header, opcode::WRITE_16, "header digest", &digests);
+    rides_out(
+        CommandFault::WrongDataDigest,
+        opcode::READ_16,
+        "data digest",
+        &digests,
+    );
+}
+
+#[test]
+fn a_residual_count_that_lies_costs_the_session_but_no_request() {
+    rides_out(
+        CommandFault::ResidualUnderflow(512),
+        opcode::READ_16,
+        BROKE,
+        &[],
+    );
+}
+
+#[test]
+fn a_lost_connection_costs_no_request() {
+    for fault in [
+        CommandFault::CloseAfter,
+        CommandFault::CloseBefore,
+        CommandFault::CutAnswer(0),
+        CommandFault::CutAnswer(20),
+        CommandFault::CutAnswer(48),
+        CommandFault::CutAnswer(60),
+    ] {
+        rides_out(fault.clone(), opcode::READ_16, "session 0", &[]);
+        rides_out(fault, opcode::WRITE_16, "session 0", &[]);
+    }
+}
+
+#[test]
+fn a_rejected_command_is_an_error_of_that_request_only() {
+    // RFC 7143 section 11.17.1: protocol error, command not supported, invalid PDU field.
+    for reason in [0x04, 0x05, 0x09] {
+        let served = Served::with(config(), &[]);
+        let mut frontend = served.connect(queues(1));
+        for opcode in [opcode::READ_16, opcode::WRITE_16] {
+            let reject = Rule::command(CommandFault::Reject(reason));
+            served.target.add(reject.opcode(opcode).once());
+        }
+        let queue = frontend.queue(0);
+        assert_eq!(queue.write(0, &pattern(4096)).unwrap(), S_IOERR);
+        assert_eq!(queue.read(0, 4096).unwrap().0, S_IOERR);
+        random_mix(&mut frontend, &mut Model::zeroed(), &mix());
+        served.daemon.wait_log("reject", SOON);
+    }
+}
+
+#[test]
+fn every_connection_cut_again_and_again_costs_no_request() {
+    let served = Served::with(config(), &[]);
+    let mut frontend = served.connect(queues(4));
+    let mut model = Model::zeroed();
+    for seed in 1..6 {
+        random_mix(
+            &mut frontend,
+            &mut model,
+            &Mix {
+                seed,
+                steps: 40,
+                ..mix()
+            },
+        );
+        served.target.drop_connections();
+    }
+    random_mix(&mut frontend, &mut model, &mix());
+    all_logins_have_tsih_0(&served);
+    assert!(isids(&served).len() <= 4);
+}
+
+#[test]
+fn asynchronous_messages_cost_no_request() {
+    for event in [
+        AsyncEvent::LogoutRequest { seconds: 3 },
+        AsyncEvent::DropConnection {
+            time2wait: 0,
+            time2retain: 0,
+        },
+        AsyncEvent::DropAllConnections {
+            time2wait: 1,
+            time2retain: 0,
+        },
+        AsyncEvent::Renegotiate { seconds: 3 },
+        AsyncEvent::Scsi(Sense::CAPACITY_CHANGED),
+        AsyncEvent::Other(255),
+    ] {
+        let served = Served::with(config(), &[]);
+        let mut frontend = served.connect(queues(2));
+        let mut model = Model::zeroed();
+        random_mix(&mut frontend, &mut model, &mix());
+        assert!(served.target.send_async(event) > 0);
+        random_mix(&mut frontend, &mut model, &Mix { seed: 2, ..mix() });
+        assert!(isids(&served).len() <= 2, "{event:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_falls_silent_is_noticed_and_replaced() {
+    let served = Served::with(config(), &[]);
+    let mut frontend = served.connect(queues(1));
+    assert_eq!(frontend.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
+    served.target.freeze_connections();
+    assert_eq!(
+        frontend.queue(0).read(0, 4096).unwrap(),
+        (S_OK, pattern(4096))
+    );
+    assert_eq!(isids(&served).len(), 1);
+    assert_eq!(logins(&served), 2);
+}
+
+#[test]
+fn pings_of_the_target_are_answered_while_nothing_else_happens() {
+    let served = Served::with(config(), &[]);
+    for _ in 0..3 {
+        assert_eq!(served.target.ping(), 1);
+    }
+    let mut answered = 0;
+    let all = served.target.wait_for(SOON, |event| {
+        answered += usize::from(matches!(event, Event::Ponged { .. }));
+        answered == 3
+    });
+    assert!(all.is_some());
+}
+
+// ---- how many, and under which names ------------------------------------------------------------
+
+/// One write and one read on each queue, each elsewhere.
+fn uses_all_queues(frontend: &mut Frontend) {
+    for (sector, queue) in (0..).step_by(8).zip(frontend.queues()) {
+        assert_eq!(queue.write(sector, &pattern(4096)).unwrap(), S_OK);
+        assert_eq!(queue.read(sector, 4096).unwrap(), (S_OK, pattern(4096)));
+    }
+}
+
+#[test]
+fn each_queue_in_use_has_a_session_up_to_the_limit() {
+    for (count, limit, expected) in [(1, 4, 1), (3, 4, 3), (4, 4, 4), (8, 4, 4), (3, 2, 2)] {
+        let served = Served::with(config(), &["--sessions", &limit.to_string()]);
+        let mut frontend = served.connect(queues(count));
+        uses_all_queues(&mut frontend);
+        wait_for_sessions(&served, expected);
+        random_mix(
+            &mut frontend,
+            &mut Model::zeroed(),
+            &Mix {
+                range: 4096..8192,
+                ..mix()
+            },
+        );
+        assert_eq!(
+            isids(&served).len(),
+            expected,
+            "{count} queues, at most {limit}"
+        );
+    }
+}
+
+#[test]
+fn sessions_that_the_target_refuses_are_done_without() {
+    for (class, detail) in [(3, 2), (2, 6)] {
+        let target = start_target(config());
+        // A login takes two responses: the first session is granted.
+        let refusal = Rule::login(LoginFault::Status { class, detail }).skip(2);
+        let rule = target.add(refusal);
+        let served = Served::from(target, 0, &[]);
+        let mut frontend = served.connect(queues(4));
+        uses_all_queues(&mut frontend);
+        random_mix(
+            &mut frontend,
+            &mut Model::zeroed(),
+            &Mix {
+                range: 4096..8192,
+                ..mix()
+            },
+        );
+        assert!(served.target.fired(rule) > 0);
+        assert_eq!(isids(&served).len(), 1);
+    }
+}
+
+#[test]
+fn a_disk_keeps_its_isids_when_its_process_is_killed_and_started_again() {
+    let target = start_target(config());
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("disk.sock");
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let launch = Launch::at(&target.url(0), &path).args(["--initiator-name", INITIATOR_NAME]);
+        let mut daemon = launch.start();
+        uses_all_queues(&mut daemon.connect(queues(2)));
+        daemon.kill();
+    }
+    for event in target.events() {
+        if let Event::LoggedIn { isid, .. } = event {
+            seen.insert(isid);
+        }
+    }
+    assert!((1..=2).contains(&seen.len()), "{seen:02x?}");
+    assert_eq!(target.violations(), [""; 0]);
+}
+
+#[test]
+fn verbs_do_not_disturb_a_running_disk() {
+    let served = Served::with(config(), &[]);
+    let mut frontend = served.connect(queues(2));
+    uses_all_queues(&mut frontend);
+    wait_for_sessions(&served, 2);
+    let serving = isids(&served);
+    let (url, portal) = (served.target.url(0), served.target.portal().to_string());
+    for verb in [["probe", &url], ["discover", &portal]].repeat(3) {
+        let name = ["--initiator-name", INITIATOR_NAME];
+        let output = run(&[verb.as_slice(), &name].concat());
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        uses_all_queues(&mut frontend);
+    }
+    assert_eq!(
+        isids(&served).len(),
+        serving.len() + 6,
+        "each verb has an ISID of its own"
+    );
+    let disturbed = |event: &Event| matches!(event, Event::Reinstated { .. });
+    assert!(!served.target.events().iter().any(disturbed));
+    assert_eq!(served.target.sessions().len(), serving.len());
+}
+
+#[test]
+fn sigterm_logs_out_every_session() {
+    let mut served = Served::with(config(), &[]);
+    let mut frontend = served.connect(queues(4));
+    uses_all_queues(&mut frontend);
+    wait_for_sessions(&served, 4);
+    let (status, _) = served.daemon.terminate(SOON);
+    assert_eq!(status.code(), Some(0), "{:#?}", served.daemon.log());
+    let mut out = BTreeSet::new();
+    let all = served.target.wait_for(Duration::from_secs(5), |event| {
+        if let Event::Logout { session, .. } = event {
+            out.insert(*session);
+        }
+        out.len() == 4
+    });
+    assert!(all.is_some(), "only {out:?} were logged out");
+}
