@@ -50,10 +50,10 @@ fn of_a_thin_lun_of_tgt() {
         "vda/ro=0",
         "vda/queue/logical_block_size=512",
         "vda/queue/physical_block_size=4096",
-        // tgt reports neither a granularity nor a limit: one block, and the back-end's own 4 GiB.
+        // tgt reports neither a granularity nor limits: one block, and the back-end's own limits.
         "vda/queue/discard_granularity=512",
         "vda/queue/discard_max_bytes=4294967296",
-        "vda/queue/write_zeroes_max_bytes=4294967296",
+        "vda/queue/write_zeroes_max_bytes=33553920",
         "vda/queue/write_cache=write back",
     ];
     expect(&disk.daemon, &wanted);
