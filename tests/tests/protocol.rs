@@ -287,6 +287,10 @@ fn a_recovered_error_is_a_success() {
             .target
             .add(Rule::command(fault.clone()).opcode(opcode));
     }
+    let mut frontend = connect(&served);
+    holds_data_at(&mut frontend, 9000);
+    assert_eq!(frontend.queue(0).flush().unwrap(), S_OK);
+    drop(frontend);
     works(&served);
 }
 
