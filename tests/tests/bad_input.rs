@@ -884,21 +884,6 @@ fn each_kind_of_cheating_at_chap_fails_authentication() {
 }
 
 #[test]
-fn a_reflected_challenge_is_never_answered() {
-    let secrets = Secrets::new();
-    let target = chap_target(mutual());
-    // The first login gives the target a challenge of ours to play back in the second.
-    let one = case(0, &[]).ours(&secrets, OUR_USER, OUR_SECRET).theirs(
-        &secrets,
-        TARGET_USER,
-        TARGET_SECRET,
-    );
-    let output = one.run(&["probe", &target.url(0)], &[]);
-    assert_eq!(output.code, Some(0), "{}", output.stderr);
-    shows_no_secret(&output);
-}
-
-#[test]
 fn an_algorithm_that_the_target_does_not_accept_fails_authentication() {
     let secrets = Secrets::new();
     let chap = ChapConfig {
