@@ -1,4 +1,4 @@
-//! Guest memory, and the only unsafe code of the program.
+//! Guest memory. With `raw_io`, the only unsafe code of the program.
 //!
 //! The guest's processors write to these bytes while we read them, so there is never a Rust
 //! reference to them: all access goes through raw pointers, and what is read is copied once and

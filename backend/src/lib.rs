@@ -20,6 +20,7 @@ pub mod exit;
 )]
 pub mod guest_memory;
 pub mod initiator_name;
+mod pdu_log;
 pub mod portal;
 #[allow(
     unsafe_code,

@@ -15,6 +15,9 @@ pub enum SessionError {
     /// The target said that it will not go on.
     #[error("the target refused a PDU: {0}")]
     TargetRefused(RejectReason),
+    /// The target answers, but not our logout, which it may have asked for itself.
+    #[error("the target did not answer the logout")]
+    LogoutUnanswered,
     /// Nothing was heard for too long.
     #[error("the target answered nothing for {silence_ms} ms, a ping included")]
     Silence {

@@ -26,6 +26,9 @@ pub const MAX_SENSE_BYTES: usize = 64;
 /// path is noticed within 15 seconds.
 pub const PING_INTERVAL_MS: u64 = 5_000;
 
+/// How long a logout may stay unanswered, in milliseconds: meanwhile no command is taken.
+pub const LOGOUT_TIMEOUT_MS: u64 = 5_000;
+
 /// How long a ping may stay unanswered, in milliseconds, while nothing else is heard.
 pub const PING_TIMEOUT_MS: u64 = 5_000;
 

@@ -1,6 +1,7 @@
 //! SCSI commands one at a time, awaited: for the probe of a LUN.
 
 use iscsi_core::crc32c::Crc32c;
+use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::pdu::command::Response;
 use iscsi_core::scsi::command::{ScsiCommand, ScsiData};
 use iscsi_core::session::{Command, Event, Outcome, Received, RequestTag, Session, Transmit};
@@ -10,6 +11,7 @@ use tokio::net::TcpStream;
 use super::error::ControlError;
 use super::login::LoggedIn;
 use crate::engine::{Connection, Transport};
+use crate::pdu_log::trace_pdus;
 use crate::portal::Portal;
 
 /// The most data that a probe's command may bring.
@@ -35,7 +37,8 @@ pub(super) struct Answer {
 impl Commands {
     pub(super) fn new(logged_in: LoggedIn) -> Self {
         let portal = logged_in.stream.portal.clone();
-        let session = Session::new(logged_in.negotiated, crc32c::crc32c_append, 0);
+        let mut session = Session::new(logged_in.negotiated, crc32c::crc32c_append, 0);
+        trace_pdus(&mut session);
         let (stream, arrived) = logged_in.stream.into_parts();
         Self {
             portal,
@@ -59,9 +62,9 @@ impl Commands {
     }
 
     /// Hands the idle session over to the data plane.
-    pub(super) fn into_connection(self) -> std::io::Result<Connection> {
+    pub(super) fn into_connection(self, facts: LunFacts) -> std::io::Result<Connection> {
         let transport = Transport::new(self.stream.into_std()?, &self.arrived)?;
-        Ok(Connection::new(self.session, transport))
+        Ok(Connection::new(self.session, facts, transport))
     }
 
     /// Runs one command.

@@ -2,20 +2,32 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use super::error::ControlError;
 use crate::portal::{Host, Portal};
 
+/// How long one address of several may take: a name often has one that leads nowhere.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
+
 /// Connects to the first address of the portal that takes a connection.
 ///
 /// No limit of its own: the caller's time-out covers all addresses together.
 pub(super) async fn connect(portal: &Portal) -> Result<TcpStream, ControlError> {
     let mut last = None;
-    for address in resolve(portal).await? {
+    let addresses = resolve(portal).await?;
+    let limit = if addresses.len() > 1 {
+        ADDRESS_LIMIT
+    } else {
+        Duration::MAX
+    };
+    for address in addresses {
         log::debug!("connecting to {portal} ({address})");
-        match TcpStream::connect(address).await.and_then(configured) {
+        let connected = tokio::time::timeout(limit, TcpStream::connect(address)).await;
+        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match connected.and_then(configured) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = Some((address, error)),
         }

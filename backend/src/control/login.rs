@@ -44,7 +44,6 @@ pub(super) async fn log_in(request: LoginRequest<'_>) -> Result<LoggedIn, Contro
     loop {
         match log_in_at(&portal, request, redirects.is_empty()).await? {
             Attempt::Done(stream, negotiated) => {
-                log_parameters(&portal, &negotiated);
                 return Ok(LoggedIn {
                     stream: *stream,
                     negotiated: *negotiated,
@@ -175,10 +174,6 @@ fn portal_of(from: &Portal, address: &TargetAddress) -> Result<Portal, ControlEr
         address: text,
         reason,
     })
-}
-
-fn log_parameters(portal: &Portal, negotiated: &Negotiated) {
-    log::debug!("logged in at {portal}: {negotiated:?}");
 }
 
 /// The portal that an address in a SendTargets answer names.

@@ -200,7 +200,10 @@ fn start(
         facts: first.facts.clone(),
         portal_group_tag: negotiated.target_portal_group_tag,
     };
-    let connection = first.commands.into_connection().map_err(failed)?;
+    let connection = first
+        .commands
+        .into_connection(facts.clone())
+        .map_err(failed)?;
     let engine = Engine::start(config, connection).map_err(failed)?;
     tokio::spawn(keep(Arc::new(sessions), Arc::clone(&engine), events));
     let settings = DeviceSettings {
@@ -286,7 +289,7 @@ impl Present {
             log::info!("a front-end has connected");
             match serve_front_end(stream, device).await {
                 Ok(()) => log::info!("the front-end has gone"),
-                Err(error) => log::warn!("the front-end's connection is closed: {error}"),
+                Err(error) => log::warn!("front-end: {error}"),
             }
             engine.front_end_gone();
         });

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::login::settings::Isid;
@@ -42,22 +42,51 @@ pub(super) async fn keep(
     mut events: UnboundedReceiver<LaneEvent>,
 ) {
     let mut logins: HashMap<usize, JoinHandle<()>> = HashMap::new();
+    let mut losses: HashMap<usize, Losses> = HashMap::new();
     while let Some(event) = events.recv().await {
         let lane = event.lane();
         if let Some(former) = logins.remove(&lane) {
             former.abort();
             let _ = former.await;
         }
+        let pause = losses.entry(lane).or_default().next_pause(Instant::now());
         let (sessions, engine) = (Arc::clone(&sessions), Arc::clone(&engine));
         let login = tokio::spawn(async move {
             match event {
                 LaneEvent::SessionWanted { lane } => sessions.open(&engine, lane).await,
                 LaneEvent::SessionLost { lane, reason } => {
-                    sessions.reopen(&engine, lane, &reason).await;
+                    sessions.reopen(&engine, lane, &reason, pause).await;
                 }
             }
         });
         logins.insert(lane, login);
+    }
+}
+
+/// How often a lane has lost its session shortly after it came up.
+#[derive(Debug, Default)]
+struct Losses {
+    last: Option<Instant>,
+    in_a_row: u32,
+}
+
+impl Losses {
+    /// How long to wait before the next login: not at all after a session that lived, longer and
+    /// longer when one after the other is lost at once.
+    fn next_pause(&mut self, now: Instant) -> Duration {
+        let is_quick = self
+            .last
+            .is_some_and(|last| now.duration_since(last) < 2 * LAST_PAUSE);
+        self.in_a_row = if is_quick {
+            self.in_a_row.saturating_add(1)
+        } else {
+            0
+        };
+        self.last = Some(now);
+        match self.in_a_row {
+            0 | 1 => Duration::ZERO,
+            count => with_jitter(LAST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(count - 2))),
+        }
     }
 }
 
@@ -78,13 +107,13 @@ impl Sessions {
     }
 
     /// A session was lost: the same one is made again, for as long as it takes.
-    async fn reopen(&self, engine: &Engine, lane: usize, reason: &LossReason) {
+    async fn reopen(&self, engine: &Engine, lane: usize, reason: &LossReason, pause: Duration) {
         log::warn!(
             "session {lane} of {} is lost: {reason}; logging in again",
             self.disk.target
         );
         let time2wait = Duration::from_secs(reason.time2wait_s().into());
-        tokio::time::sleep(time2wait.min(LAST_PAUSE)).await;
+        tokio::time::sleep(time2wait.min(LAST_PAUSE).max(pause)).await;
         match self.connect(engine, lane).await {
             Ok(()) => log::info!("session {lane} of {} is up again", self.disk.target),
             Err(error) => self.retry(engine, lane, &error).await,
@@ -117,14 +146,19 @@ impl Sessions {
         let probed = self.log_in(self.names.isid(lane)).await?;
         self.check_identity(&probed)?;
         let portal = probed.commands.portal().clone();
-        let connection = probed
-            .commands
-            .into_connection()
-            .map_err(|error| ControlError::Io {
-                portal,
-                during: "while it was handed over",
-                error,
-            })?;
+        let facts = LunFacts {
+            write_protected: probed.facts.write_protected || self.disk.read_only,
+            ..probed.facts
+        };
+        let connection =
+            probed
+                .commands
+                .into_connection(facts)
+                .map_err(|error| ControlError::Io {
+                    portal,
+                    during: "while it was handed over",
+                    error,
+                })?;
         engine.connect(lane, connection);
         Ok(())
     }
@@ -165,4 +199,21 @@ fn with_jitter(pause: Duration) -> Duration {
 pub(super) fn start_pauses() -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(FIRST_PAUSE), |pause| Some(LAST_PAUSE.min(*pause * 2)))
         .map(with_jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_are_lost_at_once_are_made_again_more_and_more_slowly() {
+        let mut losses = Losses::default();
+        let start = Instant::now();
+        assert_eq!(losses.next_pause(start), Duration::ZERO);
+        assert_eq!(losses.next_pause(start), Duration::ZERO);
+        let pauses: Vec<_> = (0..10).map(|_| losses.next_pause(start)).collect();
+        assert!(pauses[0] >= FIRST_PAUSE / 2 && pauses[0] <= FIRST_PAUSE);
+        assert!(pauses[9] >= LAST_PAUSE / 2 && pauses[9] <= LAST_PAUSE);
+        assert_eq!(losses.next_pause(start + 3 * LAST_PAUSE), Duration::ZERO);
+    }
 }

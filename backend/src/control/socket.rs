@@ -32,6 +32,7 @@ impl PathLock {
             .truncate(false)
             .write(true)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&lock_path)
             .map_err(|error| {
                 Failure::access(format!(

@@ -16,7 +16,6 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::config_space::{self, WRITEBACK_OFFSET};
 use super::features;
-use super::queue::MAX_QUEUE_SIZE;
 use super::rings::{Ring, RingOwner, RingSet, SharedMemory, lock};
 use crate::guest_memory::GuestMemory;
 
@@ -130,7 +129,7 @@ impl VhostUserBackend for Connection {
     }
 
     fn max_queue_size(&self) -> usize {
-        MAX_QUEUE_SIZE.into()
+        self.device.settings.queue_size.into()
     }
 
     fn features(&self) -> u64 {

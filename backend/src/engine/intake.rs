@@ -121,7 +121,7 @@ impl Lane {
             slot.ring = at;
             match ring.pop(&mut slot.request, self.now_ms) {
                 Popped::Empty => return false,
-                Popped::Refused => {}
+                Popped::Again => {}
                 Popped::Request => self.admit(tag),
             }
         }

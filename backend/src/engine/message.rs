@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
+use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::error::SessionError;
 use iscsi_core::session::Session;
 
@@ -19,6 +20,8 @@ use crate::guest_memory::GuestMemory;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(super) session: Session,
+    /// What the probe of this session found.
+    pub(super) facts: LunFacts,
     pub(super) transport: Transport,
     /// The socket takes nothing for now; epoll will tell.
     pub(super) blocked: bool,
@@ -26,9 +29,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(session: Session, transport: Transport) -> Self {
+    pub(crate) fn new(session: Session, facts: LunFacts, transport: Transport) -> Self {
         Self {
             session,
+            facts,
             transport,
             blocked: false,
             watched_writable: false,

@@ -79,6 +79,8 @@ struct State {
     rings: HashMap<u16, RingPlace>,
     /// Until when rings are drained that are stopped now; `None` after one was started.
     drain_deadline: Option<Instant>,
+    /// How many sessions there are to be had, once the target has refused one.
+    granted_lanes: Option<usize>,
     writeback: bool,
     closing: bool,
 }
@@ -144,7 +146,8 @@ impl Engine {
         };
         let (reply, rings) = sync_channel(1);
         handle.mailbox.send(Message::GiveUpRings { reply });
-        let rings = rings.recv().unwrap_or_default();
+        let rings = rings.recv_timeout(DRAIN_LIMIT).unwrap_or_default();
+        state.granted_lanes = Some(lane);
         handle.mailbox.send(Message::Close);
         for ring in rings {
             if let Some(place) = state.rings.get_mut(&ring.index) {
@@ -163,6 +166,8 @@ impl Engine {
             lane.mailbox.send(Message::Close);
         }
         state.lanes.truncate(1);
+        // The next front-end may find a target that grants more.
+        state.granted_lanes = None;
     }
 
     /// Ends all lanes: requests in flight get their time, sessions are logged out. Blocks until
@@ -243,7 +248,8 @@ impl Engine {
             .iter()
             .position(Option::is_none)
             .unwrap_or(state.lanes.len());
-        if rings == 0 || free >= self.config.max_lanes {
+        let max_lanes = state.granted_lanes.unwrap_or(self.config.max_lanes);
+        if rings == 0 || free >= max_lanes {
             return least;
         }
         match self.spawn_lane(free, state.writeback) {

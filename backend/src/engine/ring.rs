@@ -44,8 +44,9 @@ enum Life {
 pub(super) enum Popped {
     /// A request, in the place that was given.
     Request,
-    /// A chain that was no request and went back to the guest at once.
-    Refused,
+    /// No request, but there may be another: a chain was refused and went back at once, or one
+    /// came while the ring was found empty.
+    Again,
     /// Nothing; the driver will kick.
     Empty,
 }
@@ -122,7 +123,7 @@ impl LaneRing {
     pub(super) fn pop(&mut self, request: &mut ParsedRequest, now_ms: u64) -> Popped {
         let head = match self.queue.pop() {
             Ok(Some(head)) => head,
-            Ok(None) if self.queue.enable_notification() => return self.pop(request, now_ms),
+            Ok(None) if self.queue.enable_notification() => return Popped::Again,
             Ok(None) => {
                 self.pending = false;
                 return Popped::Empty;
@@ -136,7 +137,7 @@ impl LaneRing {
                 if let Some(left_out) = self.log_limit.pass(now_ms) {
                     log::warn!("{error}; the entry is skipped{left_out}");
                 }
-                return Popped::Refused;
+                return Popped::Again;
             }
         };
         self.queue.disable_notification();
@@ -145,7 +146,7 @@ impl LaneRing {
             Err(malformed) => {
                 let length_bytes = self.refuse(request, malformed, now_ms);
                 self.queue.push_used(head, length_bytes);
-                Popped::Refused
+                Popped::Again
             }
         }
     }

@@ -169,6 +169,12 @@ impl Requests {
         }
     }
 
+    /// The disk has been probed again: what may have changed (size, cache, protection) counts from
+    /// now on. To be called between sessions, when no command is in flight.
+    pub fn set_facts(&mut self, facts: LunFacts) {
+        self.facts = facts;
+    }
+
     /// What is known about the disk.
     pub fn facts(&self) -> &LunFacts {
         &self.facts
@@ -285,7 +291,8 @@ impl Requests {
         now_ms: u64,
     ) -> Option<Completion> {
         let operation = self.operation(request)?;
-        match judge(operation, outcome) {
+        let moves_guest_data = self.moves_guest_data(request, operation);
+        match judge(outcome, moves_guest_data) {
             Judgement::Done => {}
             Judgement::Verdict(verdict) => self.decide(request, verdict),
             Judgement::DeferredError(sense) => {
@@ -297,6 +304,18 @@ impl Requests {
             Judgement::Refused(sense) => self.refused(request, operation, sense),
         }
         self.answered(request, now_ms)
+    }
+
+    /// Whether the target has to move every byte: the data of the guest, or zeros in its place. For
+    /// the block of WRITE SAME and the list of UNMAP the status says all: tgt counts an UNMAP's
+    /// list as not moved.
+    fn moves_guest_data(&self, request: RequestTag, operation: BlockOperation) -> bool {
+        let zeroing = self.slots.get(request.0 as usize).map(|slot| slot.zeroing);
+        match operation {
+            BlockOperation::Read | BlockOperation::Write { .. } => true,
+            BlockOperation::WriteZeroes { .. } => zeroing == Some(Zeroing::Write),
+            BlockOperation::Flush | BlockOperation::Discard => false,
+        }
     }
 
     /// The target did not take a command of `request`.
@@ -545,17 +564,17 @@ impl Slot {
     }
 }
 
-/// What the end of a command means for its request.
-fn judge(operation: BlockOperation, outcome: &Outcome) -> Judgement {
+/// What the end of a command means.
+fn judge(outcome: &Outcome, moves_guest_data: bool) -> Judgement {
     if let Response::Failed(code) = outcome.response {
         return Judgement::Verdict(Verdict::Fail(Failure::TargetFailure(code)));
     }
     let status = ScsiStatus(outcome.status);
     if status == ScsiStatus::CHECK_CONDITION {
-        return judge_sense(operation, outcome);
+        return judge_sense(outcome, moves_guest_data);
     }
     if status.is_success() {
-        return judge_length(operation, outcome);
+        return judge_length(outcome, moves_guest_data);
     }
     if status.is_busy() || status == ScsiStatus::TASK_ABORTED {
         return Judgement::Verdict(Verdict::Again { delayed: true });
@@ -563,19 +582,13 @@ fn judge(operation: BlockOperation, outcome: &Outcome) -> Judgement {
     Judgement::Verdict(Verdict::Fail(Failure::Status(status)))
 }
 
-/// Data that the guest handed over or waits for has to be moved to the last byte. For the block of
-/// WRITE SAME and the list of UNMAP the status says all: tgt counts an UNMAP's list as not moved.
-fn judge_length(operation: BlockOperation, outcome: &Outcome) -> Judgement {
+fn judge_length(outcome: &Outcome, moves_guest_data: bool) -> Judgement {
     let Outcome {
         transferred_bytes,
         expected_bytes,
         ..
     } = *outcome;
-    let moves_data = matches!(
-        operation,
-        BlockOperation::Read | BlockOperation::Write { .. }
-    );
-    if transferred_bytes == expected_bytes || !moves_data {
+    if transferred_bytes == expected_bytes || !moves_guest_data {
         return Judgement::Done;
     }
     Judgement::Verdict(Verdict::Fail(Failure::Short {
@@ -584,12 +597,12 @@ fn judge_length(operation: BlockOperation, outcome: &Outcome) -> Judgement {
     }))
 }
 
-fn judge_sense(operation: BlockOperation, outcome: &Outcome) -> Judgement {
+fn judge_sense(outcome: &Outcome, moves_guest_data: bool) -> Judgement {
     let Some(sense) = Sense::parse(outcome.sense.as_bytes()) else {
         return Judgement::Verdict(Verdict::Again { delayed: true });
     };
     match SenseAction::of(&sense) {
-        SenseAction::Success => judge_length(operation, outcome),
+        SenseAction::Success => judge_length(outcome, moves_guest_data),
         SenseAction::Retry(Retry::DeferredError) => Judgement::DeferredError(sense),
         SenseAction::Retry(Retry::UnitAttention | Retry::Aborted | Retry::NoReason) => {
             Judgement::Verdict(Verdict::Again { delayed: false })

@@ -2,7 +2,7 @@
 
 use super::outbound::{ABORT_BIT, LOGOUT_TAG, Outgoing, PING_TAG};
 use super::task::TaskId;
-use super::{Event, Outcome, Placement, Received, RequestTag, SenseData, Session};
+use super::{Event, Outcome, Placement, Received, RequestTag, SenseData, Session, Way};
 use crate::error::{Misbehaviour, SessionError};
 use crate::framer::Frame;
 use crate::limits::MAX_COLLECTED_BYTES;
@@ -167,6 +167,9 @@ impl Session {
 
     /// Decides by the header what the PDU means; what needs its data waits for the end.
     fn header(&mut self, bhs: &Bhs) -> Result<(), SessionError> {
+        if let Some(trace) = self.trace {
+            trace(Way::In, bhs);
+        }
         self.inbound.collected_bytes = 0;
         self.inbound.pdu = match Opcode::of_target(bhs)? {
             Opcode::DataIn => self.data_in(DataIn::parse(bhs)?)?,
@@ -393,13 +396,15 @@ impl Session {
     /// session mends. Anything else (a ping, an abort) can be done without.
     fn rejected(&mut self, reject: &Reject) -> Result<Option<Event>, SessionError> {
         const DATA_DIGEST_ERROR: RejectReason = RejectReason(0x02);
+        const WAITING_FOR_LOGOUT: RejectReason = RejectReason(0x0c);
         let reason = reject.reason;
         let refused = Reject::refused_header(self.inbound.collected());
         let opcode = refused.map(|bhs| bhs[0] & 0x3f);
         let task = self
             .tasks
             .find_sent(refused.map_or(RESERVED_TAG, initiator_task_tag));
-        if reason == DATA_DIGEST_ERROR || task.is_some() && opcode == Some(Opcode::DataOut as u8) {
+        let ends_session = matches!(reason, DATA_DIGEST_ERROR | WAITING_FOR_LOGOUT);
+        if ends_session || task.is_some() && opcode == Some(Opcode::DataOut as u8) {
             return Err(SessionError::TargetRefused(reason));
         }
         match task.filter(|_| opcode == Some(Opcode::ScsiCommand as u8)) {

@@ -26,8 +26,11 @@ mod window;
 use crate::crc32c::Crc32c;
 use crate::error::{SessionError, SubmitError};
 use crate::framer::Framer;
-use crate::limits::{MAX_SEND_DATA_SEGMENT_LENGTH_BYTES, MAX_SENSE_BYTES, MAX_TASKS};
+use crate::limits::{
+    LOGOUT_TIMEOUT_MS, MAX_SEND_DATA_SEGMENT_LENGTH_BYTES, MAX_SENSE_BYTES, MAX_TASKS,
+};
 use crate::login::negotiated::Negotiated;
+use crate::pdu::Bhs;
 use crate::pdu::async_message::AsyncEvent;
 use crate::pdu::command::Response;
 use crate::pdu::reject::RejectReason;
@@ -82,6 +85,18 @@ pub trait Transmit {
         length_bytes: u32,
         crc32c: Crc32c,
     ) -> u32;
+}
+
+/// Is shown the header of each PDU, and which way it goes.
+pub type PduTrace = fn(Way, &Bhs);
+
+/// Which way a PDU goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the target.
+    Out,
+    /// From the target.
+    In,
 }
 
 /// What [`Session::receive`] found.
@@ -228,6 +243,9 @@ pub struct Session {
     inbound: Inbound,
     ping: Ping,
     closing: bool,
+    /// When the logout was first seen to be unanswered.
+    closing_since_ms: Option<u64>,
+    trace: Option<PduTrace>,
 }
 
 impl Session {
@@ -255,8 +273,20 @@ impl Session {
             inbound: Inbound::new(),
             ping: Ping::new(now_ms),
             closing: false,
+            closing_since_ms: None,
+            trace: None,
             negotiated,
         }
+    }
+
+    /// The owner's clock changes: from now on time is counted as in `now_ms`.
+    pub fn set_clock(&mut self, now_ms: u64) {
+        self.ping.heard(now_ms);
+    }
+
+    /// Has `trace` called for the header of every PDU, for debugging.
+    pub fn trace_pdus(&mut self, trace: PduTrace) {
+        self.trace = Some(trace);
     }
 
     /// What the login agreed on.
@@ -315,11 +345,20 @@ impl Session {
 
     /// When [`Session::handle_timeout`] is to be called next, at the latest.
     pub fn next_timeout_ms(&self) -> u64 {
-        self.ping.next_timeout_ms()
+        let logout = self
+            .closing_since_ms
+            .map(|since_ms| since_ms + LOGOUT_TIMEOUT_MS);
+        logout.unwrap_or(u64::MAX).min(self.ping.next_timeout_ms())
     }
 
     /// Sends a ping when nothing was heard for a while, and gives up when that is not answered.
     pub fn handle_timeout(&mut self, now_ms: u64) -> Result<(), SessionError> {
+        if self.closing {
+            let since_ms = *self.closing_since_ms.get_or_insert(now_ms);
+            if now_ms >= since_ms.saturating_add(LOGOUT_TIMEOUT_MS) {
+                return Err(SessionError::LogoutUnanswered);
+            }
+        }
         if self.ping.handle_timeout(now_ms)? {
             self.outbox.push_ping();
         }

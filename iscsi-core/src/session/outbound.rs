@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 
 use super::task::{Burst, Task, TaskId, Unsolicited};
-use super::{RequestTag, Session, Transmit};
+use super::{RequestTag, Session, Transmit, Way};
 use crate::crc32c::{Crc32c, wire_digest};
 use crate::framer::Trailer;
 use crate::limits::{MAX_QUEUED_NOP_ANSWERS, MAX_TASKS};
@@ -265,6 +265,9 @@ impl Session {
     }
 
     fn send_header(&self, bhs: &Bhs, sink: &mut impl Transmit) {
+        if let Some(trace) = self.trace {
+            trace(Way::Out, bhs);
+        }
         sink.bytes(bhs);
         if self.negotiated.header_digest {
             sink.bytes(&wire_digest((self.crc32c)(0, bhs)));
