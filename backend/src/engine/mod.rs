@@ -5,9 +5,11 @@
 //! from the start, for the session that the probe was made with. Everything that happens on the
 //! path of a request happens within one lane; locks are taken only to start and stop things.
 
+mod completion;
 mod in_flight;
 mod intake;
 mod lane;
+mod link;
 mod log_limit;
 mod mailbox;
 pub(crate) mod message;

@@ -260,7 +260,8 @@ impl LunFacts {
     }
 
     fn write(&self, run: Run, stable: bool, data: ScsiData) -> ScsiCommand {
-        let fua = stable && self.fua;
+        // Without a volatile cache every write is stable, and FUA only slows some arrays down.
+        let fua = stable && self.fua && self.write_cache;
         let cdb: Cdb = match self.ten(run) {
             Some((block, count_blocks)) => read_write::write_10(block, count_blocks, fua),
             None => read_write::write_16(run.block, run.count_blocks.get(), fua),

@@ -91,6 +91,20 @@ pub enum Failure {
     Rejected(crate::pdu::reject::RejectReason),
 }
 
+impl Failure {
+    /// Whether the target does not know the command, in this form or at all.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Sense(sense) = self else {
+            return false;
+        };
+        let action = SenseAction::of(sense);
+        matches!(
+            action,
+            SenseAction::GiveUp(GiveUp::InvalidOpcode | GiveUp::InvalidField)
+        )
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     state: State,

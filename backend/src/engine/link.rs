@@ -1,0 +1,240 @@
+//! A lane and its connection: what arrives, what is sent, and what happens when it is lost.
+
+use std::io;
+
+use iscsi_core::error::SessionError;
+use iscsi_core::pdu::async_message::AsyncEvent;
+use iscsi_core::session::{Event, Received, RequestTag, Session};
+
+use super::lane::Lane;
+use super::message::{Connection, LaneEvent, LossReason, report};
+use super::reactor::Token;
+use super::transport::{Sink, is_worth_placing};
+
+/// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
+/// we take it in must not keep the lane from everything else. What is left is reported again.
+const MAX_RECEIVES: usize = 64;
+
+impl Lane {
+    /// Goes on with a new session: what was in flight is sent again, in order.
+    pub(super) fn connect(&mut self, mut connection: Connection) {
+        self.drop_connection();
+        connection.session.set_clock(self.now_ms);
+        crate::pdu_log::trace_pdus(&mut connection.session);
+        self.requests.set_facts(connection.facts.clone());
+        let socket = connection.transport.socket();
+        if let Err(error) = self.reactor.watch(socket, Token::Connection) {
+            log::error!(
+                "lane {}: cannot watch the connection: {error}",
+                self.config.index
+            );
+            return self.report_loss(LossReason::Io(error));
+        }
+        self.connection = Some(connection);
+        self.wake_rings();
+        // What arrived together with the last answer of the probe.
+        self.receive();
+    }
+
+    /// Lets go of the connection; the requests wait for the next one.
+    fn drop_connection(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.reactor.forget(connection.transport.socket());
+        }
+        self.in_flight.forget_pieces();
+        self.requests.session_lost();
+    }
+
+    pub(super) fn lose(&mut self, reason: LossReason) {
+        if self.connection.is_some() {
+            self.drop_connection();
+            self.release_sent();
+            self.report_loss(reason);
+        }
+    }
+
+    fn report_loss(&self, reason: LossReason) {
+        if self.closing.is_none() {
+            let lane = self.config.index;
+            report(
+                &self.config.reports,
+                LaneEvent::SessionLost { lane, reason },
+            );
+        }
+    }
+
+    /// Takes what arrived, up to a limit: a target that never stops sending must not keep us from
+    /// everything else. What is left wakes us again.
+    pub(super) fn receive(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        let result = self.receive_all(&mut connection, now_ms);
+        self.connection = Some(connection);
+        if let Err(reason) = result {
+            self.lose(reason);
+        }
+    }
+
+    fn receive_all(&mut self, connection: &mut Connection, now_ms: u64) -> Result<(), LossReason> {
+        let Connection {
+            session, transport, ..
+        } = connection;
+        let mut drained = false;
+        let mut receives = 0;
+        loop {
+            let (consumed, received) = session.receive(transport.input.bytes(), now_ms)?;
+            transport.input.consume(consumed);
+            let arrived = transport.input.bytes();
+            match received {
+                Received::Event(event) => self.handle_event(session, event, now_ms)?,
+                Received::Payload(placement) if !arrived.is_empty() => {
+                    let length = arrived.len().min(placement.length_bytes as usize);
+                    let bytes = arrived.get(..length).unwrap_or_default();
+                    self.place(placement.request, placement.offset_bytes, bytes)?;
+                    session.placed(bytes);
+                    transport.input.consume(length);
+                }
+                Received::Payload(placement) if !drained && is_worth_placing(&placement, 0) => {
+                    let (placed_bytes, arrived) =
+                        transport.receive_payload(&placement, &self.in_flight, &mut self.room)?;
+                    session.placed_directly(placed_bytes, now_ms);
+                    receives += 1;
+                    drained = arrived.drained || receives >= MAX_RECEIVES;
+                }
+                Received::Payload(_) | Received::NeedBytes { .. } => {
+                    if drained {
+                        return Ok(());
+                    }
+                    let arrived = transport.receive(&mut self.room)?;
+                    receives += 1;
+                    drained = arrived.drained || receives >= MAX_RECEIVES;
+                    if drained && transport.input.is_empty() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn place(&mut self, request: RequestTag, offset: u32, bytes: &[u8]) -> io::Result<()> {
+        let buffers = self.in_flight.buffers(request);
+        let copied = buffers.map(|buffers| buffers.copy_in(u64::from(offset), bytes));
+        match copied {
+            Some(Ok(())) => Ok(()),
+            // The core places only within the data of a living request.
+            Some(Err(error)) => Err(io::Error::other(error)),
+            None => Err(io::Error::other(
+                "payload for a request that is not in flight",
+            )),
+        }
+    }
+
+    fn handle_event(
+        &mut self,
+        session: &mut Session,
+        event: Event,
+        now_ms: u64,
+    ) -> Result<(), LossReason> {
+        match event {
+            Event::CommandDone { request, outcome } => {
+                let completion = self.requests.command_done(request, &outcome, now_ms);
+                self.complete(completion);
+            }
+            Event::CommandRejected { request, reason } => {
+                let completion = self.requests.command_rejected(request, reason, now_ms);
+                self.complete(completion);
+            }
+            Event::Async(event) => return self.handle_async(session, event),
+            Event::LoggedOut { time2wait_s, .. } => {
+                return Err(LossReason::LoggedOut { time2wait_s });
+            }
+            Event::Rejected(reason) => {
+                log::warn!(
+                    "lane {}: the target rejected a PDU: {reason}",
+                    self.config.index
+                );
+            }
+            Event::AbortDone { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn handle_async(&self, session: &mut Session, event: AsyncEvent) -> Result<(), LossReason> {
+        let lane = self.config.index;
+        match event {
+            // RFC 7143 section 11.9.1: on a renegotiation request one may log out instead.
+            AsyncEvent::LogoutRequest { .. } | AsyncEvent::Renegotiate { .. } => {
+                log::info!("lane {lane}: the target asks for a logout ({event:?})");
+                session.log_out();
+            }
+            AsyncEvent::ConnectionDrop { time2wait_s }
+            | AsyncEvent::SessionDrop { time2wait_s } => {
+                return Err(LossReason::Dropped { time2wait_s });
+            }
+            AsyncEvent::TasksTerminated => return Err(LossReason::Dropped { time2wait_s: 0 }),
+            AsyncEvent::Scsi => log::info!("lane {lane}: the target reports a SCSI event"),
+            AsyncEvent::Vendor => log::debug!("lane {lane}: an event of the target's vendor"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_timeouts(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        if let Err(error) = connection.session.handle_timeout(now_ms) {
+            self.lose(error.into());
+        }
+    }
+
+    /// Submits and sends all that is due.
+    pub(super) fn send(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        let result = self.send_all(&mut connection, now_ms);
+        self.connection = Some(connection);
+        self.release_sent();
+        if let Err(error) = result {
+            self.lose(LossReason::Io(error));
+        }
+    }
+
+    fn send_all(&mut self, connection: &mut Connection, now_ms: u64) -> io::Result<()> {
+        let Connection {
+            session,
+            transport,
+            blocked,
+            ..
+        } = connection;
+        self.requests.submit_to(session, now_ms);
+        loop {
+            let in_flight = &mut self.in_flight;
+            session.transmit(&mut Sink {
+                output: &mut transport.output,
+                in_flight,
+            });
+            if transport.output.is_empty() || *blocked {
+                break;
+            }
+            *blocked = !transport.send(&mut self.in_flight, &mut self.room)?;
+        }
+        connection.watch_writable(&self.reactor)
+    }
+}
+
+impl From<SessionError> for LossReason {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl From<io::Error> for LossReason {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
