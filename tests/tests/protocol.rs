@@ -8,7 +8,7 @@ use iscsi_test_target::{
 };
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::{
-    DRIVER_FEATURES, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_RO, S_IOERR, S_OK,
+    DRIVER_FEATURES, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_RO, S_IOERR, S_OK, S_UNSUPP,
 };
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
 use vhost_user_iscsi_tests::model::{Mix, Model, random_mix};
@@ -179,6 +179,14 @@ fn a_flush_without_synchronize_cache_16_uses_that_of_10_bytes() {
     assert_eq!(frontend.queue(0).write(0, &pattern(512)).unwrap(), S_OK);
     assert_eq!(frontend.queue(0).flush().unwrap(), S_OK);
     assert!(!served.commands(opcode::SYNCHRONIZE_CACHE_10).is_empty());
+}
+
+#[test]
+fn a_discard_that_the_target_refuses_after_all_is_unsupported_and_harms_nothing() {
+    let served = served(refusing(&[opcode::UNMAP]));
+    let mut frontend = connect(&served);
+    assert_eq!(frontend.queue(0).discard(0, 8).unwrap(), S_UNSUPP);
+    holds_data_at(&mut frontend, 0);
 }
 
 #[test]
