@@ -96,7 +96,7 @@ impl Lane {
                     session.placed(bytes);
                     transport.input.consume(length);
                 }
-                Received::Payload(placement) if !drained && is_worth_placing(&placement, 0) => {
+                Received::Payload(placement) if !drained && is_worth_placing(&placement) => {
                     let (placed_bytes, arrived) =
                         transport.receive_payload(&placement, &self.in_flight, &mut self.room)?;
                     session.placed_directly(placed_bytes, now_ms);

@@ -213,9 +213,9 @@ impl ReceiveBuffer {
     }
 }
 
-/// Whether the rest of a placement is worth a receive of its own.
-pub(super) fn is_worth_placing(placement: &Placement, arrived_bytes: usize) -> bool {
-    placement.may_be_direct && placement.length_bytes as usize >= arrived_bytes + DIRECT_MIN_BYTES
+/// Whether a placement of which nothing has arrived is worth a receive of its own.
+pub(super) fn is_worth_placing(placement: &Placement) -> bool {
+    placement.may_be_direct && placement.length_bytes as usize >= DIRECT_MIN_BYTES
 }
 
 /// A piece of the outbound stream.
