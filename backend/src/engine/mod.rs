@@ -16,6 +16,8 @@ pub(crate) mod message;
 mod reactor;
 mod ring;
 mod transport;
+#[cfg(test)]
+mod transport_tests;
 
 use std::collections::HashMap;
 use std::io;
