@@ -9,7 +9,7 @@ use vhost_user_iscsi_tests::daemon::{Output, run};
 use vhost_user_iscsi_tests::disk::{DISK_BYTES, pattern};
 use vhost_user_iscsi_tests::frontend::FrontendConfig;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::served::{INITIATOR_NAME, Served, start_target};
+use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, Served, start_target};
 use vhost_user_iscsi_tests::tgt::{LunOptions, Tgt};
 
 fn works(head: &[&str]) -> Output {
@@ -169,6 +169,7 @@ fn a_redirected_disk_is_served_and_redirected_again_at_each_login() {
     let mut frontend = served.connect(FrontendConfig::default());
     assert_eq!(frontend.queue(0).write(8, &pattern(4096)).unwrap(), S_OK);
     house.drop_connections();
+    served.daemon.wait_log("is up again", SOON);
     assert_eq!(
         frontend.queue(0).read(8, 4096).unwrap(),
         (S_OK, pattern(4096))
