@@ -1,7 +1,7 @@
 //! Discovery and redirects, against tgt and the scriptable target.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use iscsi_test_target::{Delivery, LoginFault, Rule, TargetConfig, TestTarget};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use vhost_user_iscsi_tests::daemon::{Output, run};
 use vhost_user_iscsi_tests::disk::{DISK_BYTES, pattern};
 use vhost_user_iscsi_tests::frontend::FrontendConfig;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::served::{INITIATOR_NAME, Served, start_target};
+use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, Served, start_target};
 use vhost_user_iscsi_tests::tgt::{LunOptions, Tgt};
 
 fn works(head: &[&str]) -> Output {
@@ -169,10 +169,27 @@ fn a_redirected_disk_is_served_and_redirected_again_at_each_login() {
     let mut frontend = served.connect(FrontendConfig::default());
     assert_eq!(frontend.queue(0).write(8, &pattern(4096)).unwrap(), S_OK);
     house.drop_connections();
+    served.daemon.wait_log("is up again", SOON);
     assert_eq!(
         frontend.queue(0).read(8, 4096).unwrap(),
         (S_OK, pattern(4096))
     );
     assert_eq!(served.target.counters().connections, 2);
     assert_eq!(house.violations(), [""; 0]);
+}
+
+#[test]
+fn a_portal_with_an_ipv6_address_is_discovered_probed_and_served() {
+    let target = start_target(TargetConfig {
+        listen: SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
+        ..TargetConfig::default()
+    });
+    let portal = target.portal();
+    let discovered = works(&["discover", &portal.to_string()]).stdout;
+    assert_eq!(discovered, format!("{portal},1 {}\n", target.name()));
+    let probed = json(&["probe", &target.url(0)]);
+    assert_eq!(probed["session"]["address"], portal.to_string());
+    let served = Served::from(target, 0, &[]);
+    let mut frontend = served.connect(FrontendConfig::default());
+    assert_eq!(frontend.queue(0).write(8, &pattern(4096)).unwrap(), S_OK);
 }

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -341,4 +342,42 @@ fn the_socket_has_the_mode_that_was_asked_for() {
         assert!(meta.file_type().is_socket());
         assert_eq!(meta.permissions().mode() & 0o777, mode);
     }
+}
+
+/// A group that is not the one that files get by themselves, where this user may choose one.
+fn another_group() -> u32 {
+    let own = rustix::process::getegid();
+    let mut groups = rustix::process::getgroups().unwrap();
+    groups.retain(|group| *group != own);
+    match groups.first() {
+        _ if rustix::process::geteuid().is_root() => own.as_raw() + 1,
+        Some(group) => group.as_raw(),
+        None => own.as_raw(),
+    }
+}
+
+#[test]
+fn the_socket_has_the_group_that_was_asked_for() {
+    let group = another_group();
+    let disk = Disk::with(
+        &LunOptions::default(),
+        &["--socket-group", &group.to_string()],
+    );
+    let meta = fs::metadata(disk.daemon.socket()).unwrap();
+    assert_eq!(meta.gid(), group);
+}
+
+#[test]
+fn an_inherited_socket_that_is_not_connected_is_refused() {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let (tgt, target) = target();
+    let idle: OwnedFd = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let mut daemon = Launch::over(&tgt.url(&target, 1), idle).spawn();
+    assert_eq!(
+        daemon.wait_exit(SOON).code(),
+        Some(2),
+        "{:#?}",
+        daemon.log()
+    );
+    daemon.wait_log("neither listening nor connected", SOON);
 }

@@ -16,6 +16,7 @@ use vhost_user_iscsi_tests::frontend::spec::{S_IOERR, S_OK};
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
 use vhost_user_iscsi_tests::model::{Mix, Model, random_mix};
 use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, Served, one_lun, start_target};
+use vhost_user_iscsi_tests::wait;
 
 type Isid = [u8; 6];
 
@@ -323,6 +324,40 @@ fn each_queue_in_use_has_a_session_up_to_the_limit() {
             expected,
             "{count} queues, at most {limit}"
         );
+    }
+}
+
+/// More than the main thread, the runtime's and the front-end's; far fewer than 64 queues.
+const OTHER_THREADS: usize = 8;
+
+/// The threads that serve queues, by their names.
+fn lanes(served: &Served) -> BTreeSet<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", served.daemon.id())).unwrap();
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default()
+    };
+    let names = tasks.map(name).map(|name| name.trim().to_owned());
+    names.filter(|name| name.starts_with("lane-")).collect()
+}
+
+fn threads(served: &Served) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", served.daemon.id()));
+    tasks.unwrap().count()
+}
+
+#[test]
+fn threads_exist_only_for_queues_in_use() {
+    let served = Served::with(config(), &[]);
+    for count in [1, 4, 8] {
+        let mut frontend = served.connect(queues(count));
+        uses_all_queues(&mut frontend);
+        let expected = usize::from(count.min(4));
+        assert_eq!(lanes(&served).len(), expected, "{count} of 64 queues");
+        let others = threads(&served) - lanes(&served).len();
+        assert!(others <= OTHER_THREADS, "{others} beside the lanes");
+        drop(frontend);
+        let gone = wait::until(SOON, || (lanes(&served).len() == 1).then_some(()));
+        assert!(gone.is_some(), "{:?}", lanes(&served));
     }
 }
 

@@ -126,6 +126,7 @@ struct Lun<'a> {
     unmap: bool,
     write_same_unmap: bool,
     command_width: u8,
+    sync_cache_width: u8,
 }
 
 fn lun(report: &ProbeReport) -> Lun<'_> {
@@ -156,10 +157,15 @@ fn lun(report: &ProbeReport) -> Lun<'_> {
         reads_zeros: facts.provisioning.reads_zeros,
         unmap: facts.provisioning.unmap,
         write_same_unmap: facts.provisioning.write_same_unmap,
-        command_width: match facts.width {
-            CommandWidth::Ten => 10,
-            CommandWidth::Sixteen => 16,
-        },
+        command_width: cdb_length_bytes(facts.width),
+        sync_cache_width: cdb_length_bytes(facts.sync_cache),
+    }
+}
+
+fn cdb_length_bytes(width: CommandWidth) -> u8 {
+    match width {
+        CommandWidth::Ten => 10,
+        CommandWidth::Sixteen => 16,
     }
 }
 

@@ -67,7 +67,7 @@ fn facts() -> LunFacts {
         write_cache: true,
         fua: true,
         width: CommandWidth::Sixteen,
-        sync_cache: CommandWidth::Sixteen,
+        sync_cache: CommandWidth::Ten,
         provisioning: Provisioning {
             thin: true,
             unmap: true,
@@ -158,7 +158,7 @@ LUN
   unmapped blocks read as zeros        no
   UNMAP                                yes
   WRITE SAME(16) with UNMAP            no
-  commands                             READ(16), WRITE(16)
+  commands                             READ(16), WRITE(16), SYNCHRONIZE CACHE(10)
 
 Limits of the LUN
   transfer length                      none reported
@@ -224,7 +224,7 @@ fn the_json_has_stable_names() {
             "block_length_bytes": 512, "physical_block_length_bytes": 4096,
             "lowest_aligned_block": 0, "rotates": false, "write_protected": false,
             "write_cache": true, "fua": true, "thin": true, "reads_zeros": false,
-            "unmap": true, "write_same_unmap": false, "command_width": 16
+            "unmap": true, "write_same_unmap": false, "command_width": 16, "sync_cache_width": 10
         },
         "limits": {
             "max_transfer_blocks": null, "optimal_transfer_blocks": null,

@@ -129,7 +129,7 @@ fn lun(report: &ProbeReport) -> Rows {
             "WRITE SAME(16) with UNMAP",
             yes_no(facts.provisioning.write_same_unmap),
         ),
-        ("commands", width_name(facts.width).to_owned()),
+        ("commands", command_names(facts)),
     ]
 }
 
@@ -229,11 +229,16 @@ pub(super) fn physical_block_length_bytes(facts: &LunFacts) -> u64 {
 }
 
 /// Which commands the disk takes, by the length of their descriptor blocks.
-pub(super) fn width_name(width: CommandWidth) -> &'static str {
-    match width {
+fn command_names(facts: &LunFacts) -> String {
+    let transfer = match facts.width {
         CommandWidth::Ten => "READ(10), WRITE(10)",
         CommandWidth::Sixteen => "READ(16), WRITE(16)",
-    }
+    };
+    let sync_cache = match facts.sync_cache {
+        CommandWidth::Ten => "SYNCHRONIZE CACHE(10)",
+        CommandWidth::Sixteen => "SYNCHRONIZE CACHE(16)",
+    };
+    format!("{transfer}, {sync_cache}")
 }
 
 /// A designator with its type (SPC-5 section 7.7.6): `naa.6001405…`, `t10.IET     00010001`.

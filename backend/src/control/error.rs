@@ -166,9 +166,6 @@ fn login_hint(error: &LoginError) -> &'static str {
         }
         LoginError::AuthenticationFailed(Failure::WrongTargetResponse) => "",
         LoginError::AuthenticationFailed(_) => "; compare the CHAP settings of both sides",
-        LoginError::TargetRefused(status) if status.is_not_found() => {
-            " (discover lists what the portal offers)"
-        }
         _ => "",
     }
 }

@@ -33,11 +33,11 @@ pub struct Initiator;
 
 impl Control for Initiator {
     fn discover(&self, settings: DiscoverSettings) -> Result<Vec<DiscoveredPortal>, Failure> {
-        Ok(runtime()?.block_on(discover::discover(&settings))?)
+        run_once(async { Ok(discover::discover(&settings).await?) })
     }
 
     fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure> {
-        runtime()?.block_on(probe_report(&settings))
+        run_once(probe_report(&settings))
     }
 
     fn serve(&self, settings: ServeSettings) -> Result<(), Failure> {
@@ -74,6 +74,17 @@ async fn probe_report(settings: &ProbeSettings) -> Result<ProbeReport, Failure> 
         log::debug!("{} did not answer the logout in time", report.portal);
     }
     Ok(report)
+}
+
+/// Runs the work of a verb to its end.
+///
+/// What it has given up waiting for is left behind: the system's resolver knows nothing of our
+/// time-out, and to drop a runtime is to wait for the resolver.
+fn run_once<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
 }
 
 fn runtime() -> Result<Runtime, Failure> {

@@ -166,12 +166,24 @@ async fn first_session(disk: &DiskSettings, names: &SessionNames) -> Result<Prob
         match attempt().await {
             Ok(probed) => return Ok(probed),
             Err(again) => {
-                log::debug!("{again}");
+                log_still_waiting(&error, &again);
                 error = again;
             }
         }
     }
     Err(error)
+}
+
+/// A new reason may need somebody's attention (a target that is back, and refuses us); the same
+/// one again is of interest only to those who debug.
+fn log_still_waiting(former: &ControlError, error: &ControlError) {
+    let error = error.to_string();
+    let level = if error == former.to_string() {
+        log::Level::Debug
+    } else {
+        log::Level::Warn
+    };
+    log::log!(level, "{error}; still waiting for the target");
 }
 
 /// Engine, sessions and device of a disk whose first session is there.

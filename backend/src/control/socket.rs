@@ -94,25 +94,41 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Binds the socket in place of a stale one. To be called by the owner of the path's lock.
 pub(super) fn bind(settings: &SocketPathSettings) -> Result<UnixListener, Failure> {
     let path = settings.path.as_path();
-    let failed = |what: &str, error: io::Error| {
-        Failure::access(format!(
-            "cannot {what} the socket {}: {error}",
-            path.display()
-        ))
-    };
-    remove_stale(path).map_err(|error| failed("replace", error))?;
+    remove_stale(path).map_err(|error| cannot("replace", path, &error))?;
     // Nobody may connect before mode and group are right.
     let umask = rustix::process::umask(Mode::from_raw_mode(0o777));
     let listener = UnixListener::bind(path);
     rustix::process::umask(umask);
-    let listener = listener.map_err(|error| failed("bind", error))?;
+    let listener = listener.map_err(|error| cannot("bind", path, &error))?;
+    admit(settings).inspect_err(|_| {
+        let _ = std::fs::remove_file(path);
+    })?;
+    Ok(listener)
+}
+
+/// Lets in whom the settings name.
+fn admit(settings: &SocketPathSettings) -> Result<(), Failure> {
+    let path = settings.path.as_path();
     if let Some(group_id) = settings.group_id {
         std::os::unix::fs::chown(path, None, Some(group_id))
-            .map_err(|error| failed("set the group of", error))?;
+            .map_err(|error| cannot_set_group(path, &error))?;
     }
     std::fs::set_permissions(path, Permissions::from_mode(settings.mode))
-        .map_err(|error| failed("set the mode of", error))?;
-    Ok(listener)
+        .map_err(|error| cannot("set the mode of", path, &error))
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::access(format!(
+        "cannot {what} the socket {}: {error}",
+        path.display()
+    ))
+}
+
+fn cannot_set_group(path: &Path, error: &io::Error) -> Failure {
+    Failure::access(format!(
+        "cannot set the group of the socket {}: {error}; this user has to be a member of it",
+        path.display()
+    ))
 }
 
 /// Removes what a former owner left, and nothing but a socket.
@@ -151,11 +167,11 @@ pub(super) fn inherited(number: i32, fd: OwnedFd) -> Result<Inherited, Failure> 
         return Err(wrong("a socket of another kind"));
     }
     let is_listening = socket_acceptconn(&fd).map_err(|_| wrong("a socket of another kind"))?;
-    Ok(if is_listening {
-        Inherited::Listening(fd.into())
-    } else {
-        Inherited::Connected(fd.into())
-    })
+    if is_listening {
+        return Ok(Inherited::Listening(fd.into()));
+    }
+    rustix::net::getpeername(&fd).map_err(|_| wrong("neither listening nor connected"))?;
+    Ok(Inherited::Connected(fd.into()))
 }
 
 impl Inherited {

@@ -1,6 +1,6 @@
 //! The device as `vhost-user-backend` asks for it.
 //!
-//! [`BlockDevice`] is the disk, which outlives its front-ends; [`Connection`] is what one of them
+//! [`BlockDevice`] is the disk, which outlives its front-ends; `Connection` is what one of them
 //! has set up.
 
 use std::io;
