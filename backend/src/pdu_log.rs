@@ -12,6 +12,9 @@ pub(crate) fn trace_pdus(session: &mut Session) {
 
 /// One line: direction, name, tag, length of the data segment, the header in hexadecimal.
 pub(crate) fn log_pdu(way: Way, bhs: &Bhs) {
+    if !log::log_enabled!(log::Level::Trace) {
+        return;
+    }
     let arrow = match way {
         Way::Out => "->",
         Way::In => "<-",

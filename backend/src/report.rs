@@ -37,6 +37,8 @@ pub struct ProbeReport {
     pub lun: u16,
     /// What the login agreed on.
     pub negotiated: Negotiated,
+    /// How many commands the target takes at once, as it said last.
+    pub command_window: u32,
     /// What the LUN says of itself.
     pub facts: LunFacts,
     /// REPORT LUNS: every logical unit of the target, in its order.

@@ -1,11 +1,10 @@
 //! A probe's report for programs. The names of the fields are a promise: none is renamed.
 
 use iscsi_core::disk::facts::{CommandWidth, LunFacts};
-use iscsi_core::login::negotiated::Negotiated;
 use serde::Serialize;
 
 use super::probe_text::{
-    capacity_bytes, command_window, designator_name, digest_name, physical_block_length_bytes,
+    capacity_bytes, designator_name, digest_name, physical_block_length_bytes,
 };
 use super::to_json;
 use crate::exit::Failure;
@@ -18,7 +17,7 @@ use crate::report::{GuestView, ProbeReport};
 pub fn render_probe_json(report: &ProbeReport) -> Result<String, Failure> {
     to_json(&Document {
         session: session(report),
-        negotiated: negotiated(&report.negotiated),
+        negotiated: negotiated(report),
         lun: lun(report),
         limits: limits(&report.facts),
         guest: guest(&report.guest),
@@ -81,7 +80,8 @@ struct Keys {
     command_window: u32,
 }
 
-fn negotiated(session: &Negotiated) -> Keys {
+fn negotiated(report: &ProbeReport) -> Keys {
+    let session = &report.negotiated;
     Keys {
         header_digest: digest_name(session.header_digest),
         data_digest: digest_name(session.data_digest),
@@ -99,7 +99,7 @@ fn negotiated(session: &Negotiated) -> Keys {
         data_sequence_in_order: session.data_sequence_in_order,
         default_time2wait_s: session.default_time2wait_s,
         default_time2retain_s: session.default_time2retain_s,
-        command_window: command_window(session),
+        command_window: report.command_window,
     }
 }
 

@@ -90,6 +90,7 @@ fn report() -> ProbeReport {
         target: IscsiName::parse("iqn.2001-04.com.example:disk").unwrap(),
         lun: 1,
         negotiated: negotiated(),
+        command_window: 32,
         facts: facts(),
         luns: vec![0, 1],
         guest: GuestView {

@@ -1,7 +1,6 @@
 //! A probe's report for people.
 
 use iscsi_core::disk::facts::{CommandWidth, Designator, LunFacts};
-use iscsi_core::login::negotiated::Negotiated;
 
 use super::table::Table;
 use super::units::{bytes, hex, yes_no};
@@ -14,7 +13,7 @@ type Rows = Vec<(&'static str, String)>;
 pub fn render_probe_text(report: &ProbeReport) -> String {
     let mut table = Table::default();
     table.group("Session", session(report));
-    table.group("Negotiated", negotiated(&report.negotiated));
+    table.group("Negotiated", negotiated(report));
     table.group("LUN", lun(report));
     table.group("Limits of the LUN", limits(&report.facts));
     table.group("What the guest sees", guest(&report.guest));
@@ -38,7 +37,8 @@ fn session(report: &ProbeReport) -> Rows {
     rows
 }
 
-fn negotiated(session: &Negotiated) -> Rows {
+fn negotiated(report: &ProbeReport) -> Rows {
+    let session = &report.negotiated;
     let ours = session.max_recv_data_segment_length_bytes;
     let its = session.target_max_recv_data_segment_length_bytes;
     vec![
@@ -80,7 +80,7 @@ fn negotiated(session: &Negotiated) -> Rows {
         ),
         (
             "commands at once (CmdSN window)",
-            command_window(session).to_string(),
+            report.command_window.to_string(),
         ),
     ]
 }
@@ -206,11 +206,6 @@ fn guest(guest: &GuestView) -> Rows {
 /// The value of HeaderDigest or DataDigest.
 pub(super) fn digest_name(is_on: bool) -> &'static str {
     if is_on { "CRC32C" } else { "None" }
-}
-
-/// How many commands the target takes at once (RFC 7143 section 4.2.2.1): MaxCmdSN − ExpCmdSN + 1.
-pub(super) fn command_window(session: &Negotiated) -> u32 {
-    session.max_cmd_sn.plus(1).steps_after(session.exp_cmd_sn)
 }
 
 /// The capacity; the largest number when it is no real one.

@@ -72,9 +72,17 @@ async fn ask(settings: &DiscoverSettings) -> Result<Vec<DiscoveredPortal>, Contr
             });
         }
         for address in &target.portals {
+            let discovered = match discovered_portal(&portal, address) {
+                Ok(discovered) => discovered,
+                // The others are good all the same.
+                Err(error) => {
+                    log::warn!("{}: {error}; left out", target.name);
+                    continue;
+                }
+            };
             found.push(DiscoveredPortal {
                 target: target.name.clone(),
-                portal: discovered_portal(&portal, address)?,
+                portal: discovered,
                 portal_group_tag: address.portal_group_tag.unwrap_or(DEFAULT_PORTAL_GROUP_TAG),
             });
         }

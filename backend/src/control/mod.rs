@@ -61,6 +61,7 @@ async fn probe_report(settings: &ProbeSettings) -> Result<ProbeReport, Failure> 
         target: url.target.clone(),
         lun: url.lun,
         negotiated: probed.commands.session().negotiated().clone(),
+        command_window: probed.commands.session().window_length(),
         guest: GuestView::of(&probed.facts, &device_id(&probed.facts, None)),
         luns: probed.luns.iter().map(|lun| lun.number()).collect(),
         facts: probed.facts,

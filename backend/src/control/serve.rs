@@ -107,9 +107,20 @@ impl Place {
     }
 }
 
+/// The one spelling of a path: its directory without links, for the disk's ISIDs must not depend on
+/// how somebody wrote it.
 fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path)
-        .map_err(|error| Failure::access(format!("{}: {error}", path.display())))
+    let failed = |error: std::io::Error| {
+        Failure::access(format!(
+            "cannot use the directory of {}: {error}; it must exist and be writable for this user",
+            path.display()
+        ))
+    };
+    let path = std::path::absolute(path).map_err(failed)?;
+    match (path.parent(), path.file_name()) {
+        (Some(directory), Some(name)) => Ok(directory.canonicalize().map_err(failed)?.join(name)),
+        _ => Ok(path.clone()),
+    }
 }
 
 /// SIGTERM and SIGINT.

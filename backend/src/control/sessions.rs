@@ -49,7 +49,12 @@ pub(super) async fn keep(
             former.abort();
             let _ = former.await;
         }
-        let pause = losses.entry(lane).or_default().next_pause(Instant::now());
+        let pause = match event {
+            LaneEvent::SessionWanted { .. } => Duration::ZERO,
+            LaneEvent::SessionLost { .. } => {
+                losses.entry(lane).or_default().next_pause(Instant::now())
+            }
+        };
         let (sessions, engine) = (Arc::clone(&sessions), Arc::clone(&engine));
         let login = tokio::spawn(async move {
             match event {

@@ -3,11 +3,13 @@
 use std::io;
 
 use iscsi_core::pdu::Opcode;
+use iscsi_core::session::Way;
 use iscsi_core::whole_pdu::{WholePdu, WholePdus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::error::ControlError;
+use crate::pdu_log::log_pdu;
 use crate::portal::Portal;
 
 /// How much one read can bring.
@@ -56,6 +58,9 @@ impl PduStream {
 
     /// Sends a PDU that lacks nothing but digests.
     pub(super) async fn send(&mut self, pdu: &[u8]) -> Result<(), ControlError> {
+        if let Some(bhs) = pdu.first_chunk() {
+            log_pdu(Way::Out, bhs);
+        }
         let sealed = self.pdus.seal(pdu);
         self.stream
             .write_all(&sealed)
@@ -73,6 +78,7 @@ impl PduStream {
             })?;
             self.arrived.drain(..consumed);
             if let Some(pdu) = pdu {
+                log_pdu(Way::In, &pdu.bhs);
                 return Ok(pdu);
             }
             self.read().await?;

@@ -20,7 +20,6 @@ impl Lane {
     pub(super) fn connect(&mut self, mut connection: Connection) {
         self.drop_connection();
         connection.session.set_clock(self.now_ms);
-        crate::pdu_log::trace_pdus(&mut connection.session);
         self.requests.set_facts(connection.facts.clone());
         let socket = connection.transport.socket();
         if let Err(error) = self.reactor.watch(socket, Token::Connection) {

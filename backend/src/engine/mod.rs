@@ -151,7 +151,8 @@ impl Engine {
         let (reply, rings) = sync_channel(1);
         handle.mailbox.send(Message::GiveUpRings { reply });
         let rings = rings.recv_timeout(DRAIN_LIMIT).unwrap_or_default();
-        state.granted_lanes = Some(lane);
+        let granted = state.granted_lanes.unwrap_or(lane);
+        state.granted_lanes = Some(granted.min(lane));
         handle.mailbox.send(Message::Close);
         for ring in rings {
             if let Some(place) = state.rings.get_mut(&ring.index) {

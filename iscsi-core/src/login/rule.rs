@@ -13,6 +13,8 @@ use crate::text::parse_number;
 pub(super) const REJECT: &str = "Reject";
 pub(super) const IRRELEVANT: &str = "Irrelevant";
 pub(super) const NOT_UNDERSTOOD: &str = "NotUnderstood";
+/// The value of a digest or authentication method that is none.
+const NONE: &str = "None";
 
 /// Where a value of type `T` goes.
 pub(super) type Land<T> = fn(&mut Negotiated, T);
@@ -183,6 +185,14 @@ impl KeyRow {
             } => {
                 let chosen = supported.iter().find(|item| **item == answer);
                 let chosen = chosen.filter(|item| has_item(offered, item));
+                if chosen.is_none() && answer == NONE {
+                    // It should be Reject; targets without digests say it this way.
+                    return Err(Unsupported::NoCommonValue {
+                        key: self.name,
+                        offered: offered.into(),
+                    }
+                    .into());
+                }
                 land(
                     draft,
                     chosen.ok_or_else(|| self.not_offered(offered, answer))?,

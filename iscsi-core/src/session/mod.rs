@@ -289,6 +289,11 @@ impl Session {
         self.trace = Some(trace);
     }
 
+    /// How many commands the target takes at once, as it said last: from ExpCmdSN to MaxCmdSN.
+    pub fn window_length(&self) -> u32 {
+        self.window.length()
+    }
+
     /// What the login agreed on.
     pub fn negotiated(&self) -> &Negotiated {
         &self.negotiated

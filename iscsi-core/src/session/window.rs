@@ -35,6 +35,11 @@ impl CommandWindow {
         self.cmd_sn.is_at_or_before(self.max_cmd_sn)
     }
 
+    /// How many numbers the target takes, from the first it has not seen on.
+    pub(crate) fn length(&self) -> u32 {
+        self.max_cmd_sn.next().steps_after(self.exp_cmd_sn)
+    }
+
     /// Takes the next CmdSN. To be called only while the window is open.
     pub(crate) fn consume(&mut self) -> SerialNumber {
         debug_assert!(self.is_open());
