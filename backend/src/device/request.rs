@@ -94,30 +94,31 @@ impl ParsedRequest {
         }
     }
 
-    /// What is to be done on the disk: one operation for each range of a discard or write zeroes,
-    /// none for GET_ID and for ranges that are all empty, else one. `stable` says whether what is
-    /// written must survive a loss of power before the request completes.
-    pub fn operations(&self, stable: bool) -> impl Iterator<Item = (BlockOperation, Extent)> + '_ {
-        let whole = match self.kind {
-            RequestKind::Read => Some(BlockOperation::Read),
-            RequestKind::Write => Some(BlockOperation::Write { stable }),
-            RequestKind::Flush => Some(BlockOperation::Flush),
-            RequestKind::GetId | RequestKind::Discard | RequestKind::WriteZeroes => None,
-        };
-        let ranges = self.ranges.iter().map(move |range| match self.kind {
-            RequestKind::Discard => (BlockOperation::Discard, range.extent),
-            _ => (
-                BlockOperation::WriteZeroes {
-                    unmap: range.unmap,
-                    stable,
-                },
-                range.extent,
-            ),
-        });
+    /// What is to be done on the disk; `None` for GET_ID, which needs no disk. `stable` says whether
+    /// what is written must survive a loss of power before the request completes.
+    pub fn operation(&self, stable: bool) -> Option<BlockOperation> {
+        Some(match self.kind {
+            RequestKind::GetId => return None,
+            RequestKind::Read => BlockOperation::Read,
+            RequestKind::Write => BlockOperation::Write { stable },
+            RequestKind::Flush => BlockOperation::Flush,
+            RequestKind::Discard => BlockOperation::Discard,
+            RequestKind::WriteZeroes => {
+                // One request may mix segments that may be deallocated with others: none is, then.
+                let unmap = self.ranges.iter().all(|range| range.unmap);
+                BlockOperation::WriteZeroes { unmap, stable }
+            }
+        })
+    }
+
+    /// Where [`ParsedRequest::operation`] is to be done: one extent for a read or write, one for
+    /// each range of a discard or write zeroes, none for a flush and for ranges that are all empty.
+    pub fn extents(&self) -> impl Iterator<Item = Extent> + Clone + '_ {
+        let has_data = matches!(self.kind, RequestKind::Read | RequestKind::Write);
+        let whole = has_data.then(|| self.extent());
         whole
-            .map(|operation| (operation, self.extent()))
             .into_iter()
-            .chain(ranges)
+            .chain(self.ranges.iter().map(|range| range.extent))
     }
 
     /// Writes the status and lets go of the guest's memory. Returns the used length: how many
@@ -845,30 +846,32 @@ mod tests {
     }
 
     #[test]
-    fn asks_one_operation_of_the_disk_for_each_range() {
-        let (_, request) = parse_ranges(13, 2, 1);
-        let operation = BlockOperation::WriteZeroes {
-            unmap: true,
-            stable: true,
+    fn asks_the_disk_for_one_operation_on_each_range() {
+        let zeroes = |unmap| {
+            Some(BlockOperation::WriteZeroes {
+                unmap,
+                stable: true,
+            })
         };
         let extents = [0, 1].map(|sector| Extent {
             sector,
             length_bytes: 4096,
         });
-        let expected = extents.map(|extent| (operation, extent));
-        assert_eq!(request.operations(true).collect::<Vec<_>>(), expected);
+        let (_, mut request) = parse_ranges(13, 2, 1);
+        assert_eq!(request.operation(true), zeroes(true));
+        assert!(request.extents().eq(extents));
+        request.ranges[1].unmap = false;
+        assert_eq!(request.operation(true), zeroes(false));
         let (_, request) = parse_ranges(11, 1, 0);
-        let expected = [(BlockOperation::Discard, extents[0])];
-        assert_eq!(request.operations(true).collect::<Vec<_>>(), expected);
+        assert_eq!(request.operation(true), Some(BlockOperation::Discard));
+        assert!(request.extents().eq([extents[0]]));
         let (_, request) = parse(1, &[(HEADER, 16 + 512, OUT), (STATUS, 1, WRITE)]);
-        let extent = Extent {
-            sector: 77,
-            length_bytes: 512,
-        };
-        let expected = [(BlockOperation::Write { stable: false }, extent)];
-        assert_eq!(request.operations(false).collect::<Vec<_>>(), expected);
+        let write = BlockOperation::Write { stable: false };
+        assert_eq!(request.operation(false), Some(write));
+        assert!(request.extents().eq([request.extent()]));
         let (_, request) = parse(8, &[(HEADER, 16, OUT), (PAYLOAD, 21, WRITE)]);
-        assert_eq!(request.operations(false).count(), 0);
+        assert_eq!(request.operation(false), None);
+        assert_eq!(request.extents().count(), 0);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use iscsi_core::disk::request::BlockOperation;
 use iscsi_core::disk::requests::Admitted;
 use iscsi_core::session::RequestTag;
 
@@ -11,7 +10,7 @@ use super::lane::Lane;
 use super::message::LossReason;
 use super::reactor::Token;
 use super::ring::{LaneRing, Popped};
-use crate::device::request::{ParsedRequest, RequestKind, Status};
+use crate::device::request::{ParsedRequest, Status};
 use crate::device::rings::RingSetup;
 
 /// How many requests one ring may bring in before the next one has its turn.
@@ -150,21 +149,12 @@ impl Lane {
             return;
         };
         let request = &mut slot.request;
-        if request.kind == RequestKind::GetId {
+        let stable = !ring.is_writeback(self.config.writeback);
+        let Some(operation) = request.operation(stable) else {
             let status = copy_device_id(request, &self.config.device_id);
             return ring.complete_at_once(request, status);
-        }
-        let stable = !ring.is_writeback(self.config.writeback);
-        let operation = operation(request, stable);
-        let admitted = match operation {
-            BlockOperation::Read | BlockOperation::Write { .. } => self
-                .requests
-                .admit(operation, std::iter::once(request.extent())),
-            BlockOperation::Flush => self.requests.admit(operation, std::iter::empty()),
-            BlockOperation::Discard | BlockOperation::WriteZeroes { .. } => self
-                .requests
-                .admit(operation, request.ranges.iter().map(|range| range.extent)),
         };
+        let admitted = self.requests.admit(operation, request.extents());
         match admitted {
             Ok(Admitted::InFlight) => {}
             Ok(Admitted::Done) => {
@@ -234,20 +224,6 @@ impl Lane {
         );
         if let Some(Some(ring)) = self.rings.get_mut(at) {
             ring.publish();
-        }
-    }
-}
-
-fn operation(request: &ParsedRequest, stable: bool) -> BlockOperation {
-    match request.kind {
-        RequestKind::Read => BlockOperation::Read,
-        RequestKind::Write => BlockOperation::Write { stable },
-        RequestKind::Flush | RequestKind::GetId => BlockOperation::Flush,
-        RequestKind::Discard => BlockOperation::Discard,
-        RequestKind::WriteZeroes => {
-            // One request may mix segments that may be deallocated with others: none is, then.
-            let unmap = request.ranges.iter().all(|range| range.unmap);
-            BlockOperation::WriteZeroes { unmap, stable }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::SendError;
 use std::time::{Duration, Instant};
 
 use iscsi_core::disk::facts::LunFacts;
@@ -44,7 +45,8 @@ pub(super) struct Lane {
     epoch: Instant,
     /// The time of this turn: read once, after waiting.
     pub(super) now_ms: u64,
-    pub(super) connection: Option<Connection>,
+    /// Boxed, for it is taken out and put back while it is used.
+    pub(super) connection: Option<Box<Connection>>,
     pub(super) requests: Requests,
     pub(super) in_flight: InFlightTable,
     /// By the lane's own index; an empty place is reused.
@@ -183,7 +185,7 @@ impl Lane {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Connected(connection) => self.connect(*connection),
+            Message::Connected(connection) => self.connect(connection),
             Message::StartRing(setup) => self.start_ring(*setup),
             Message::StopRing {
                 index,
@@ -207,7 +209,9 @@ impl Lane {
             }
             Message::SetWriteback(writeback) => self.config.writeback = writeback,
             Message::GiveUpRings { reply } => {
-                let _ = reply.send(self.give_up_rings());
+                if let Err(SendError(rings)) = reply.send(self.give_up_rings()) {
+                    rings.into_iter().for_each(|ring| self.adopt_ring(ring));
+                }
             }
             Message::AdoptRing(ring) => self.adopt_ring(*ring),
             Message::Close => self.close(),

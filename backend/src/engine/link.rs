@@ -17,7 +17,7 @@ const MAX_RECEIVES: usize = 64;
 
 impl Lane {
     /// Goes on with a new session: what was in flight is sent again, in order.
-    pub(super) fn connect(&mut self, mut connection: Connection) {
+    pub(super) fn connect(&mut self, mut connection: Box<Connection>) {
         self.drop_connection();
         connection.session.set_clock(self.now_ms);
         self.requests.set_facts(connection.facts.clone());

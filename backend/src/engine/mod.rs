@@ -150,7 +150,15 @@ impl Engine {
         };
         let (reply, rings) = sync_channel(1);
         handle.mailbox.send(Message::GiveUpRings { reply });
-        let rings = rings.recv_timeout(DRAIN_LIMIT).unwrap_or_default();
+        let Ok(rings) = rings.recv_timeout(DRAIN_LIMIT) else {
+            // It is held up, and keeps its rings: they are not to be lost with an answer that
+            // nobody takes.
+            if let Some(place) = state.lanes.get_mut(lane) {
+                *place = Some(handle);
+            }
+            report(&self.config.reports, LaneEvent::SessionWanted { lane });
+            return;
+        };
         let granted = state.granted_lanes.unwrap_or(lane);
         state.granted_lanes = Some(granted.min(lane));
         handle.mailbox.send(Message::Close);

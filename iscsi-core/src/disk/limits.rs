@@ -43,8 +43,6 @@ pub struct DeviceLimits {
 pub struct DiscardLimits {
     /// `max_discard_sectors`: whole blocks; never 0.
     pub max_sectors: u32,
-    /// `max_discard_seg`.
-    pub max_segments: u32,
     /// `discard_sector_alignment`: the granularity of deallocation, whole blocks; never 0.
     pub alignment_sectors: u32,
 }
@@ -54,8 +52,6 @@ pub struct DiscardLimits {
 pub struct WriteZeroesLimits {
     /// `max_write_zeroes_sectors`: whole blocks; never 0.
     pub max_sectors: u32,
-    /// `max_write_zeroes_seg`.
-    pub max_segments: u32,
     /// `write_zeroes_may_unmap`: the unmap flag can lead to deallocation.
     pub may_unmap: bool,
 }
@@ -129,7 +125,6 @@ fn discard(facts: &LunFacts) -> Option<DiscardLimits> {
         .unwrap_or(1);
     (facts.can_discard() && !facts.write_protected).then(|| DiscardLimits {
         max_sectors: whole_sectors(facts, max_blocks),
-        max_segments: 1,
         alignment_sectors: whole_sectors(facts, granularity_blocks),
     })
 }
@@ -137,7 +132,6 @@ fn discard(facts: &LunFacts) -> Option<DiscardLimits> {
 fn write_zeroes(facts: &LunFacts) -> Option<WriteZeroesLimits> {
     (!facts.write_protected).then(|| WriteZeroesLimits {
         max_sectors: whole_sectors(facts, facts.max_write_same_blocks()),
-        max_segments: 1,
         may_unmap: facts.can_unmap_zeroes(),
     })
 }
@@ -180,7 +174,6 @@ mod tests {
                 discard: None,
                 write_zeroes: Some(WriteZeroesLimits {
                     max_sectors: 0xffff,
-                    max_segments: 1,
                     may_unmap: false,
                 }),
             }
@@ -201,13 +194,11 @@ mod tests {
         assert_eq!(found.max_transfer_bytes, 1 << 20);
         let discard = DiscardLimits {
             max_sectors: 8000,
-            max_segments: 1,
             alignment_sectors: 128,
         };
         assert_eq!(found.discard, Some(discard));
         let zeroes = WriteZeroesLimits {
             max_sectors: 800,
-            max_segments: 1,
             may_unmap: true,
         };
         assert_eq!(found.write_zeroes, Some(zeroes));

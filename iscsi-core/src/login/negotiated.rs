@@ -54,3 +54,33 @@ pub struct Negotiated {
     /// The StatSN that the target's next response will carry.
     pub exp_stat_sn: SerialNumber,
 }
+
+/// Parameters for tests: no digests, 64 KiB of everything, and a window of one command.
+#[cfg(test)]
+pub(crate) fn example(cmd_sn: SerialNumber, exp_stat_sn: SerialNumber) -> Negotiated {
+    Negotiated {
+        header_digest: false,
+        data_digest: false,
+        max_recv_data_segment_length_bytes: 65536,
+        target_max_recv_data_segment_length_bytes: 65536,
+        max_burst_length_bytes: 65536,
+        first_burst_length_bytes: 65536,
+        initial_r2t: true,
+        immediate_data: false,
+        max_outstanding_r2t: 1,
+        default_time2wait_s: 0,
+        default_time2retain_s: 0,
+        data_pdu_in_order: true,
+        data_sequence_in_order: true,
+        error_recovery_level: 0,
+        max_connections: 1,
+        target_alias: None,
+        target_portal_group_tag: Some(1),
+        tsih: 1,
+        authentication: "None".into(),
+        cmd_sn,
+        exp_cmd_sn: cmd_sn,
+        max_cmd_sn: cmd_sn,
+        exp_stat_sn,
+    }
+}

@@ -198,7 +198,7 @@ impl Session {
     }
 
     /// Every PDU with a status takes the next StatSN; at ErrorRecoveryLevel 0 any other number
-    /// means that something was lost for good (RFC 7143 sections 4.2.2.2 and 7.4).
+    /// means that something was lost for good (RFC 7143 sections 4.2.2.2 and 7.9).
     fn consume_stat_sn(
         &mut self,
         pdu: &'static str,

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::error::Misbehaviour;
+use crate::login::negotiated::example;
 use crate::pdu::{BHS_LENGTH_BYTES, Bhs, RESERVED_TAG};
 use crate::scsi::command::ScsiData;
 
@@ -20,36 +21,13 @@ const READ_4K: ScsiData = ScsiData::In {
 const CMD_SN: u32 = 10;
 const STAT_SN: u32 = 100;
 
-fn negotiated() -> Negotiated {
-    Negotiated {
-        header_digest: false,
-        data_digest: false,
-        max_recv_data_segment_length_bytes: 65536,
-        target_max_recv_data_segment_length_bytes: 1024,
-        max_burst_length_bytes: 4096,
-        first_burst_length_bytes: 2048,
-        initial_r2t: true,
-        immediate_data: false,
-        max_outstanding_r2t: 2,
-        default_time2wait_s: 0,
-        default_time2retain_s: 0,
-        data_pdu_in_order: true,
-        data_sequence_in_order: true,
-        error_recovery_level: 0,
-        max_connections: 1,
-        target_alias: None,
-        target_portal_group_tag: Some(1),
-        tsih: 1,
-        authentication: "None".into(),
-        cmd_sn: SerialNumber(CMD_SN),
-        exp_cmd_sn: SerialNumber(CMD_SN),
-        max_cmd_sn: SerialNumber(CMD_SN + 31),
-        exp_stat_sn: SerialNumber(STAT_SN),
-    }
-}
-
 fn session_with(change: impl FnOnce(&mut Negotiated)) -> Session {
-    let mut negotiated = negotiated();
+    let mut negotiated = example(SerialNumber(CMD_SN), SerialNumber(STAT_SN));
+    negotiated.target_max_recv_data_segment_length_bytes = 1024;
+    negotiated.max_burst_length_bytes = 4096;
+    negotiated.first_burst_length_bytes = 2048;
+    negotiated.max_outstanding_r2t = 2;
+    negotiated.max_cmd_sn = SerialNumber(CMD_SN + 31);
     change(&mut negotiated);
     Session::new(negotiated, crc32c::crc32c_append, 0)
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::crc32c::Crc32c;
 use crate::disk::example::{disk, thin_disk};
 use crate::disk::facts::BlockLimits;
-use crate::login::negotiated::Negotiated;
+use crate::login::negotiated::{Negotiated, example};
 use crate::pdu::{BHS_LENGTH_BYTES, RESERVED_TAG, assemble, data_segment_length};
 use crate::scsi::opcode;
 use crate::sequence::SerialNumber;
@@ -53,29 +53,10 @@ fn blocks(sector: u64, count: u64) -> Extent {
 
 fn negotiated(window: u32) -> Negotiated {
     Negotiated {
-        header_digest: false,
-        data_digest: false,
-        max_recv_data_segment_length_bytes: 65536,
-        target_max_recv_data_segment_length_bytes: 65536,
-        max_burst_length_bytes: 65536,
-        first_burst_length_bytes: 65536,
         initial_r2t: false,
         immediate_data: true,
-        max_outstanding_r2t: 1,
-        default_time2wait_s: 0,
-        default_time2retain_s: 0,
-        data_pdu_in_order: true,
-        data_sequence_in_order: true,
-        error_recovery_level: 0,
-        max_connections: 1,
-        target_alias: None,
-        target_portal_group_tag: Some(1),
-        tsih: 1,
-        authentication: "None".into(),
-        cmd_sn: SerialNumber(CMD_SN),
-        exp_cmd_sn: SerialNumber(CMD_SN),
         max_cmd_sn: SerialNumber(CMD_SN).plus(window.wrapping_sub(1)),
-        exp_stat_sn: SerialNumber(STAT_SN),
+        ..example(SerialNumber(CMD_SN), SerialNumber(STAT_SN))
     }
 }
 
