@@ -13,7 +13,7 @@ use iscsi_core::crc32c::Crc32c;
 use iscsi_core::session::{Placement, RequestTag, Transmit};
 
 use super::in_flight::InFlightTable;
-use crate::raw_io::{Vector, VectorRoom};
+use crate::raw_io::{Vector, VectorRoom, set_receive_low_water};
 
 /// How much one receive can bring: several answers of 64 KiB, or hundreds of small ones.
 const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
@@ -37,6 +37,10 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 #[derive(Debug)]
 pub(crate) struct Transport {
     socket: TcpStream,
+    /// How much has to arrive before the socket counts as readable.
+    low_water_bytes: u64,
+    /// How much has arrived, ever.
+    received_bytes: u64,
     pub(super) output: SendQueue,
     pub(super) input: ReceiveBuffer,
 }
@@ -54,6 +58,8 @@ impl Transport {
         input.filled(arrived.len());
         Ok(Self {
             socket,
+            low_water_bytes: 1,
+            received_bytes: 0,
             output: SendQueue::default(),
             input,
         })
@@ -63,15 +69,37 @@ impl Transport {
         self.socket.as_fd()
     }
 
+    /// How many bytes have been received, in all.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Has the reactor report the socket only when `length_bytes` have arrived; a receive may be
+    /// made before.
+    pub(super) fn set_low_water(&mut self, length_bytes: u64) -> io::Result<()> {
+        if length_bytes != self.low_water_bytes {
+            let option = i32::try_from(length_bytes).unwrap_or(i32::MAX);
+            set_receive_low_water(self.socket.as_fd(), option)?;
+            self.low_water_bytes = length_bytes;
+        }
+        Ok(())
+    }
+
     /// Receives what is there into the buffer.
     pub(super) fn receive(&mut self, room: &mut VectorRoom) -> io::Result<Arrived> {
-        let Self { socket, input, .. } = self;
+        let Self {
+            socket,
+            input,
+            received_bytes,
+            ..
+        } = self;
         let free = input.free();
         let free_bytes = free.len();
         let mut vector = Vector::new(room);
         vector.push_mut(free);
         let arrived = Arrived::of(vector.receive(socket.as_fd()), free_bytes)?;
         input.filled(arrived.length_bytes);
+        *received_bytes += arrived.length_bytes as u64;
         Ok(arrived)
     }
 
@@ -83,7 +111,12 @@ impl Transport {
         in_flight: &InFlightTable,
         room: &mut VectorRoom,
     ) -> io::Result<(usize, Arrived)> {
-        let Self { socket, input, .. } = self;
+        let Self {
+            socket,
+            input,
+            received_bytes,
+            ..
+        } = self;
         debug_assert!(input.is_empty());
         let buffers = in_flight
             .buffers(placement.request)
@@ -102,6 +135,7 @@ impl Transport {
         let arrived = Arrived::of(vector.receive(socket.as_fd()), asked)?;
         let payload_bytes = arrived.length_bytes.min(covered);
         input.filled(arrived.length_bytes - payload_bytes);
+        *received_bytes += arrived.length_bytes as u64;
         Ok((payload_bytes, arrived))
     }
 

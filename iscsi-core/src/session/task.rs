@@ -6,8 +6,8 @@ use super::{Command, RequestTag};
 use crate::error::Misbehaviour;
 use crate::limits::MAX_OUTSTANDING_R2T;
 use crate::login::negotiated::Negotiated;
-use crate::pdu::Residual;
 use crate::pdu::data::{DataIn, ReadyToTransfer};
+use crate::pdu::{BHS_LENGTH_BYTES, Residual};
 use crate::scsi::command::ScsiData;
 use crate::sequence::SerialNumber;
 
@@ -146,6 +146,14 @@ impl Task {
         self.command.scsi.data.length_bytes()
     }
 
+    fn awaited_bytes(&self) -> u64 {
+        let data_bytes = match self.command.scsi.data {
+            ScsiData::In { length_bytes, .. } => length_bytes,
+            _ => 0,
+        };
+        BHS_LENGTH_BYTES as u64 + u64::from(data_bytes)
+    }
+
     /// Checks a Data-In header against the task and counts it. The result is where in the
     /// request's buffer the bytes go.
     pub(crate) fn accept_data_in(&mut self, pdu: &DataIn) -> Result<u32, Misbehaviour> {
@@ -279,6 +287,7 @@ fn check_extent(
 pub(crate) struct TaskTable {
     slots: Vec<Slot>,
     free: Vec<u16>,
+    awaited_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -301,7 +310,14 @@ impl TaskTable {
                 })
                 .collect(),
             free: (0..length).rev().collect(),
+            awaited_bytes: 0,
         }
+    }
+
+    /// How many bytes the target still has to send, about: for each task a header, and all data of
+    /// a read, even if some has arrived.
+    pub(crate) fn awaited_bytes(&self) -> u64 {
+        self.awaited_bytes
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -321,7 +337,8 @@ impl TaskTable {
         let index = self.free.pop()?;
         let slot = self.slots.get_mut(usize::from(index))?;
         slot.generation = (slot.generation + 1) & 0x3fff;
-        slot.task = Some(Task::new(command, cmd_sn, negotiated));
+        let task = slot.task.insert(Task::new(command, cmd_sn, negotiated));
+        self.awaited_bytes += task.awaited_bytes();
         slot.r2ts.length = 0;
         Some(TaskId::new(slot.generation, index))
     }
@@ -392,6 +409,7 @@ impl TaskTable {
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         self.get(id)?;
         let task = self.slots.get_mut(usize::from(id.index()))?.task.take()?;
+        self.awaited_bytes -= task.awaited_bytes();
         self.free.push(id.index());
         Some(task)
     }
