@@ -80,7 +80,10 @@ fn serve(url: &str, path: &Path) {
         let system = vhost_user_iscsi::system::System::real();
         let ended =
             vhost_user_iscsi::cli::run(arguments, &system, &Initiator, &mut std::io::sink());
-        panic!("serving ended: {:?}", ended.map_err(|failure| failure.to_string()));
+        panic!(
+            "serving ended: {:?}",
+            ended.map_err(|failure| failure.to_string())
+        );
     });
     let listens = wait::until(SOON, || path.exists().then_some(()));
     listens.expect("a socket within ten seconds");

@@ -121,3 +121,97 @@ impl Pace {
         self.receive_by.is_some_and(|by| by <= now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER_BYTES: u64 = 48 + 4096;
+    const AT_ONCE: u64 = 1;
+
+    /// A pace that has seen an answer every `every_us` for a while, and the time.
+    fn with_answers_every(every_us: u64) -> (Pace, Instant) {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(Duration::ZERO, now);
+        for _ in 0..50 {
+            now += Duration::from_micros(every_us);
+            pace.received(ANSWER_BYTES, now);
+        }
+        (pace, now)
+    }
+
+    fn low_water(pace: &mut Pace, answers: u64) -> u64 {
+        pace.low_water_bytes(answers, answers * ANSWER_BYTES)
+    }
+
+    #[test]
+    fn few_answers_or_slow_ones_come_alone() {
+        let (mut fast, _) = with_answers_every(10);
+        for answers in 0..4 {
+            assert_eq!(low_water(&mut fast, answers), AT_ONCE, "{answers}");
+        }
+        let (mut slow, now) = with_answers_every(COALESCE_AIM_US / 2 + 1);
+        assert_eq!(low_water(&mut slow, 128), AT_ONCE);
+        assert_eq!(slow.receive_by(now), None);
+    }
+
+    #[test]
+    fn what_arrives_within_the_aim_comes_together_up_to_half_of_all() {
+        let (mut pace, now) = with_answers_every(10);
+        let many = low_water(&mut pace, 128);
+        let aimed = ANSWER_BYTES * COALESCE_AIM_US / 10;
+        assert!((aimed / 2..=aimed).contains(&many), "{many} of {aimed}");
+        assert!(low_water(&mut pace, 8) <= 4 * ANSWER_BYTES);
+        assert_eq!(pace.receive_by(now), Some(now + COALESCE_LIMIT));
+    }
+
+    #[test]
+    fn the_limit_counts_from_the_first_wait_and_holds_until_the_receive() {
+        let (mut pace, now) = with_answers_every(10);
+        low_water(&mut pace, 32);
+        let by = pace.receive_by(now).unwrap();
+        // A kick wakes the lane meanwhile, and it waits again.
+        let later = now + COALESCE_LIMIT / 2;
+        assert_eq!(pace.receive_by(later), Some(by));
+        assert!(!pace.is_receive_due(later));
+        assert!(pace.is_receive_due(by));
+        pace.received(ANSWER_BYTES, by);
+        assert!(!pace.is_receive_due(by));
+    }
+
+    #[test]
+    fn a_target_that_stops_answering_is_believed_at_once() {
+        let (mut pace, now) = with_answers_every(10);
+        low_water(&mut pace, 32);
+        let by = pace.receive_by(now).unwrap();
+        pace.received(0, by);
+        assert_eq!(low_water(&mut pace, 32), AT_ONCE);
+    }
+
+    #[test]
+    fn a_steady_load_changes_the_mark_once() {
+        let (mut pace, _) = with_answers_every(10);
+        let mark = low_water(&mut pace, 32);
+        for answers in [31, 33, 30, 34, 32] {
+            assert_eq!(low_water(&mut pace, answers), mark, "{answers}");
+        }
+    }
+
+    #[test]
+    fn polls_after_a_short_wait_until_one_was_in_vain() {
+        let limit = Duration::from_micros(50);
+        let mut pace = Pace::new(limit, Instant::now());
+        assert_eq!(pace.poll_limit(), None);
+        pace.waited(limit / 2);
+        assert_eq!(pace.poll_limit(), Some(limit));
+        pace.waited(limit);
+        assert_eq!(pace.poll_limit(), None);
+    }
+
+    #[test]
+    fn never_polls_without_a_limit() {
+        let mut pace = Pace::new(Duration::ZERO, Instant::now());
+        pace.waited(Duration::ZERO);
+        assert_eq!(pace.poll_limit(), None);
+    }
+}

@@ -23,6 +23,11 @@ const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
 /// a copy cost as much as one with it; to be measured again on the real path.
 const DIRECT_MIN_BYTES: usize = 16 * 1024;
 
+/// How much is received into the buffer at once while large payload is expected: enough for the
+/// next headers and for many small answers, little enough that most of the payload behind them is
+/// still in the socket when its place is known.
+const HEADERS_ROOM_BYTES: usize = 4 * 1024;
+
 /// The most private bytes (headers, digests, copies for digests) that wait to be sent before no
 /// further PDU is taken.
 const MAX_PRIVATE_BYTES: usize = 1024 * 1024;
@@ -41,6 +46,9 @@ pub(crate) struct Transport {
     low_water_bytes: u64,
     /// How much has arrived, ever.
     received_bytes: u64,
+    /// How much of the buffer the next receive may fill: [`HEADERS_ROOM_BYTES`] after a large
+    /// payload, and twice as much each time that did not bring another.
+    room_bytes: usize,
     pub(super) output: SendQueue,
     pub(super) input: ReceiveBuffer,
 }
@@ -50,7 +58,7 @@ impl Transport {
     pub(crate) fn new(socket: TcpStream, arrived: &[u8]) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let mut input = ReceiveBuffer::new();
-        let free = input.free();
+        let free = input.free(RECEIVE_BUFFER_BYTES);
         let Some(start) = free.get_mut(..arrived.len()) else {
             return Err(io::Error::other("more arrived than a receive buffer holds"));
         };
@@ -60,6 +68,7 @@ impl Transport {
             socket,
             low_water_bytes: 1,
             received_bytes: 0,
+            room_bytes: RECEIVE_BUFFER_BYTES,
             output: SendQueue::default(),
             input,
         })
@@ -91,10 +100,12 @@ impl Transport {
             socket,
             input,
             received_bytes,
+            room_bytes,
             ..
         } = self;
-        let free = input.free();
+        let free = input.free(*room_bytes);
         let free_bytes = free.len();
+        *room_bytes = RECEIVE_BUFFER_BYTES.min(2 * *room_bytes);
         let mut vector = Vector::new(room);
         vector.push_mut(free);
         let arrived = Arrived::of(vector.receive(socket.as_fd()), free_bytes)?;
@@ -115,8 +126,10 @@ impl Transport {
             socket,
             input,
             received_bytes,
+            room_bytes,
             ..
         } = self;
+        *room_bytes = HEADERS_ROOM_BYTES;
         debug_assert!(input.is_empty());
         let buffers = in_flight
             .buffers(placement.request)
@@ -128,7 +141,7 @@ impl Transport {
             .map_err(io::Error::other)?;
         let mut asked = covered;
         if covered == wanted && vector.has_room() {
-            let free = input.free();
+            let free = input.free(*room_bytes);
             asked += free.len();
             vector.push_mut(free);
         }
@@ -234,12 +247,13 @@ impl ReceiveBuffer {
         }
     }
 
-    /// The room behind what is there, which is first moved to the front. A header is at most
-    /// 1,072 bytes and payload is consumed as it comes, so there always is room.
-    fn free(&mut self) -> &mut [u8] {
+    /// Up to `most_bytes` of the room behind what is there, which is first moved to the front. A
+    /// header is at most 1,072 bytes and payload is consumed as it comes, so there always is room.
+    fn free(&mut self, most_bytes: usize) -> &mut [u8] {
         self.room.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        self.room.get_mut(self.end..).unwrap_or_default()
+        let end = self.room.len().min(self.end + most_bytes);
+        self.room.get_mut(self.end..end).unwrap_or_default()
     }
 
     fn filled(&mut self, length_bytes: usize) {
