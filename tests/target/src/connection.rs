@@ -6,12 +6,13 @@ use crate::inbox::Inbox;
 use crate::keys::DEFAULT_SEGMENT_BYTES;
 use crate::login::Login;
 use crate::login_answer::{LoginAnswer, Sending};
+use crate::outbox::{Outbox, of_one_call};
 use crate::pdu::{self, Bhs, Digests};
 use crate::script::{ConnectFault, LoginFault};
 use crate::session::{Flow, Session};
 use crate::sessions::{Registration, Sessions};
 use crate::shared::Shared;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,7 +29,7 @@ const FIRST_STAT_SN: u32 = 0xffff_fffc;
 /// Serves a connection to its end.
 pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let mut cut = shared.cut.subscribe();
-    shared.log.count(|c| c.connections += 1);
+    shared.log.totals.connections.add(1);
     shared.log.record(Event::Connected);
     let mut connection = Connection {
         frozen_up_to: shared.frozen_up_to.subscribe(),
@@ -174,6 +175,7 @@ impl Connection {
                 self.inbox.consume(total_bytes);
                 return Ok(Some((bhs, data)));
             }
+            self.shared.log.totals.receives.add(1);
             if self.inbox.fill(&mut self.stream).await? == 0 {
                 return Ok(None);
             }
@@ -209,16 +211,9 @@ impl Connection {
     ) -> io::Result<()> {
         let window = self.shared.config.negotiation.cmd_sn_window;
         let (bhs, text) = answer.encode(stat_sn, exp_cmd_sn, window);
-        let mut out = Vec::new();
-        pdu::emit(
-            &mut out,
-            &bhs,
-            &[],
-            &text,
-            Digests::default(),
-            Digests::default(),
-        );
-        self.stream.write_all(&out).await
+        let (mut out, none) = (Outbox::default(), Digests::default());
+        pdu::emit(&mut out, &bhs, &[], &text.into(), none, none);
+        self.send(&out).await
     }
 
     fn enter(
@@ -228,7 +223,7 @@ impl Connection {
         stat_sn: u32,
         cmd_sn: u32,
     ) -> Session {
-        self.shared.log.count(|c| c.logins += 1);
+        self.shared.log.totals.logins.add(1);
         let identity = login.identity;
         self.shared.log.record(Event::LoggedIn {
             session: registration.id,
@@ -280,7 +275,7 @@ impl Connection {
             }
             let flow = tokio::select! {
                 received = self.inbox.fill(&mut self.stream) => {
-                    self.shared.log.count(|c| c.receives += 1);
+                    self.shared.log.totals.receives.add(1);
                     if received? == 0 { return Ok(()) } else { Flow::Go }
                 }
                 letter = mail.recv() => match letter {
@@ -313,16 +308,22 @@ impl Connection {
         }
     }
 
-    /// One write for all answers of a wake-up.
+    /// Sends all answers of a wake-up.
     async fn flush(&mut self, session: &mut Session) -> io::Result<()> {
-        if session.out.is_empty() {
-            return Ok(());
-        }
-        self.shared.log.count(|c| c.sends += 1);
-        self.stream.write_all(&session.out).await?;
+        self.send(&session.out).await?;
         session.out.clear();
-        // A burst of large reads must not keep its memory for ever.
-        session.out.shrink_to(FLUSH_BYTES);
+        Ok(())
+    }
+
+    /// Sends in one write, or in as few as the socket lets it.
+    async fn send(&mut self, out: &Outbox) -> io::Result<()> {
+        let mut slices = out.slices();
+        let mut rest = slices.as_mut_slice();
+        while !rest.is_empty() {
+            self.shared.log.totals.sends.add(1);
+            let sent = self.stream.write_vectored(of_one_call(rest)).await?;
+            IoSlice::advance_slices(&mut rest, sent);
+        }
         Ok(())
     }
 }

@@ -61,6 +61,8 @@ mod chap;
 mod commands;
 mod config;
 mod connection;
+mod counters;
+mod data;
 mod discovery;
 mod disk;
 mod events;
@@ -69,6 +71,7 @@ mod keys;
 mod login;
 mod login_answer;
 mod management;
+mod outbox;
 mod pdu;
 mod script;
 mod scsi;
@@ -84,8 +87,9 @@ pub use config::{
     BlockLimits, ChapConfig, Delivery, Designator, DigestPolicy, LunAddressing, LunConfig,
     Negotiation, TargetConfig, Thin, opcode,
 };
+pub use counters::Counters;
 pub use disk::{Disk, Full};
-pub use events::{Counters, Event, SessionId};
+pub use events::{Event, SessionId};
 pub use script::{CommandFault, ConnectFault, LoginFault, Rule, RuleId};
 pub use scsi::sense::Sense;
 pub use sessions::AsyncEvent;

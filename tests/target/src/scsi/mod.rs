@@ -9,11 +9,12 @@ pub(crate) mod sense;
 
 use crate::bytes::{be16, be32, len32, u8_at};
 use crate::config::{LunAddressing, LunConfig, TargetConfig, opcode};
+use crate::data::{Data, DataOut};
 use crate::disk::Disk;
 use sense::Sense;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A command descriptor block, shorter ones filled up with zeros.
 pub(crate) type Cdb = [u8; 16];
@@ -28,7 +29,7 @@ pub(crate) struct Reply {
     pub(crate) status: u8,
     pub(crate) sense: Option<Sense>,
     /// Data for the initiator, as much as the command wants to transfer.
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: Data<'static>,
     /// How much data the command wants from the initiator.
     pub(crate) data_out_bytes: u32,
 }
@@ -38,9 +39,9 @@ impl Reply {
         Self::default()
     }
 
-    pub(crate) fn data(data: Vec<u8>) -> Self {
+    pub(crate) fn data(data: impl Into<Data<'static>>) -> Self {
         Self {
-            data,
+            data: data.into(),
             ..Self::default()
         }
     }
@@ -73,6 +74,8 @@ pub(crate) struct Lun {
     pub(crate) disk: Arc<Disk>,
     capacity_bytes: AtomicU64,
     write_protected: AtomicBool,
+    /// Whether `attentions` has any: without, a command need not take the lock.
+    has_attentions: AtomicBool,
     attentions: Mutex<VecDeque<Sense>>,
     /// VPD page 80h and the NAA designator when the configuration names none.
     default_identity: u64,
@@ -89,6 +92,7 @@ impl Lun {
             disk,
             capacity_bytes: AtomicU64::new(config.capacity_bytes),
             write_protected: AtomicBool::new(config.write_protected),
+            has_attentions: AtomicBool::new(!config.unit_attentions.is_empty()),
             attentions: Mutex::new(config.unit_attentions.iter().copied().collect()),
             default_identity,
             config,
@@ -118,17 +122,26 @@ impl Lun {
 
     /// Adds a unit attention for whoever comes first.
     pub(crate) fn push_attention(&self, sense: Sense) {
-        self.attentions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(sense);
+        let mut attentions = self.attentions();
+        attentions.push_back(sense);
+        self.has_attentions.store(true, Ordering::Release);
     }
 
     fn pop_attention(&self) -> Option<Sense> {
+        if !self.has_attentions.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut attentions = self.attentions();
+        let next = attentions.pop_front();
+        self.has_attentions
+            .store(!attentions.is_empty(), Ordering::Release);
+        next
+    }
+
+    fn attentions(&self) -> MutexGuard<'_, VecDeque<Sense>> {
         self.attentions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
     }
 
     /// Types that are read and written in blocks: disk, CD, optical, simplified disk.
@@ -162,12 +175,17 @@ impl Luns {
         self.units.get(&lun_number(field)?)
     }
 
+    /// Whether a command is a write to a disk that keeps nothing: its data need not be gathered.
+    pub(crate) fn drops(&self, field: &[u8; 8], cdb: &Cdb) -> bool {
+        block::is_write(cdb) && self.find(field).is_some_and(|lun| !lun.disk.keeps())
+    }
+
     /// Carries a command out. `attention` is a unit attention of this session alone.
     pub(crate) fn execute(
         &self,
         field: &[u8; 8],
         cdb: &Cdb,
-        data_out: &[u8],
+        data_out: &DataOut<'_>,
         attention: impl FnOnce() -> Option<Sense>,
     ) -> Reply {
         let outcome = match self.find(field) {
@@ -198,7 +216,7 @@ impl Luns {
         }
     }
 
-    fn dispatch(&self, lun: &Lun, cdb: &Cdb, data_out: &[u8]) -> Outcome {
+    fn dispatch(&self, lun: &Lun, cdb: &Cdb, data_out: &DataOut<'_>) -> Outcome {
         if lun.config.refused_opcodes.contains(&cdb[0]) {
             return Err(Sense::INVALID_OPCODE);
         }
@@ -232,13 +250,13 @@ impl Luns {
     }
 }
 
-fn dispatch_block(lun: &Lun, cdb: &Cdb, data_out: &[u8]) -> Outcome {
+fn dispatch_block(lun: &Lun, cdb: &Cdb, data_out: &DataOut<'_>) -> Outcome {
     match cdb[0] {
         0x25 | 0x9e => capacity::execute(lun, cdb),
         0x1a | 0x5a => mode::sense(lun, cdb),
         0x1b => Ok(Reply::good()),
-        0x41 | 0x93 => provisioning::write_same(lun, cdb, data_out),
-        0x42 => provisioning::unmap(lun, cdb, data_out),
+        0x41 | 0x93 => provisioning::write_same(lun, cdb, data_out.bytes()),
+        0x42 => provisioning::unmap(lun, cdb, data_out.bytes()),
         _ => block::execute(lun, cdb, data_out),
     }
 }
@@ -336,7 +354,7 @@ mod tests {
         let ask = |opcode| {
             let mut cdb = [0; 16];
             cdb[0] = opcode;
-            luns.execute(&[0; 8], &cdb, &[], || None).sense
+            luns.execute(&[0; 8], &cdb, &DataOut::NONE, || None).sense
         };
         assert_eq!(ask(opcode::INQUIRY), None);
         assert_eq!(ask(opcode::TEST_UNIT_READY), Some(Sense::RESET_OCCURRED));
