@@ -49,8 +49,8 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_1_to_64)]
     sessions: u16,
 
-    /// Before sleeping, look for work for up to this time, while that pays; 0 for never
-    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_poll_limit)]
+    /// Look for work for up to this time before sleeping, while that pays; 0 for never
+    #[arg(long, value_name = "N", default_value = "50", value_parser = parse_poll_limit)]
     poll_max_us: Duration,
 
     /// The serial that the guest sees, instead of the LUN's own: up to 20 ASCII characters

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::requests::Requests;
 
+use super::coalescing::Coalescing;
 use super::in_flight::InFlightTable;
 use super::log_limit::LogLimit;
 use super::mailbox::Mailbox;
 use super::message::{Connection, LaneReports, Message};
-use super::pace::Pace;
+use super::polling::Polling;
 use super::reactor::{MAX_EVENTS, Reactor, Ready, Token};
 use super::ring::LaneRing;
 use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
@@ -51,7 +52,10 @@ pub(super) struct Lane {
     pub(super) now: Instant,
     /// The same for the core.
     pub(super) now_ms: u64,
-    pub(super) pace: Pace,
+    pub(super) coalescing: Coalescing,
+    /// Polling while commands are in flight, and while there is nothing but the guest to wait for:
+    /// one may pay without the other.
+    polling: [Polling; 2],
     /// Boxed, for it is taken out and put back while it is used.
     pub(super) connection: Option<Box<Connection>>,
     pub(super) requests: Requests,
@@ -73,6 +77,10 @@ pub(super) struct Closing {
     logout_sent: bool,
 }
 
+/// How often a lane that polls looks at its connection, which takes a system call. Rings and mailbox
+/// are looked at all the time.
+const RECEIVE_INTERVAL: Duration = Duration::from_nanos(500);
+
 /// Whether the loop goes on.
 #[derive(PartialEq, Eq)]
 enum Next {
@@ -86,7 +94,8 @@ impl Lane {
         reactor.watch(mailbox.wake_fd(), Token::Mailbox)?;
         let now = Instant::now();
         Ok(Self {
-            pace: Pace::new(config.poll_limit, now),
+            coalescing: Coalescing::new(now),
+            polling: [(); 2].map(|()| Polling::new(config.poll_limit)),
             requests: Requests::new(config.facts.clone(), config.lun, MAX_REQUESTS),
             in_flight: InFlightTable::new(MAX_REQUESTS),
             config,
@@ -121,7 +130,7 @@ impl Lane {
             for event in &ready {
                 self.dispatch(event);
             }
-            if self.pace.is_receive_due(self.now) {
+            if self.coalescing.is_receive_due(self.now) {
                 self.receive();
             }
             if self.turn() == Next::End {
@@ -138,20 +147,20 @@ impl Lane {
             self.set_now(Instant::now());
             return Ok(());
         }
-        let start = Instant::now();
-        let polled = self.poll(start, ready)?;
-        if !polled {
-            // From here on the driver kicks; what came before it knew that is there already.
-            let came = self.rings.iter_mut().flatten().any(LaneRing::arm);
-            let timeout = if came {
-                Duration::ZERO
-            } else {
-                self.timeout(start)?
-            };
-            self.reactor.wait(timeout, ready)?;
+        if self.poll() {
+            return Ok(());
         }
+        // From here on drivers kick. What one made available before it knew that is there already.
+        let came = self.rings.iter_mut().flatten().any(LaneRing::arm);
+        let start = Instant::now();
+        let timeout = if came {
+            Duration::ZERO
+        } else {
+            self.timeout(start)?
+        };
+        self.reactor.wait(timeout, ready)?;
         let end = Instant::now();
-        self.pace.waited(end.saturating_duration_since(start));
+        self.polling().slept(end.saturating_duration_since(start));
         self.set_now(end);
         Ok(())
     }
@@ -162,37 +171,74 @@ impl Lane {
         self.now_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     }
 
-    /// Looks at rings and descriptors without sleeping, as long as that pays. `true` when something
-    /// has happened.
-    fn poll(&mut self, start: Instant, ready: &mut Vec<Ready>) -> io::Result<bool> {
-        let Some(limit) = self.pace.poll_limit() else {
-            return Ok(false);
+    /// The polling of the kind of wait that is ahead.
+    fn polling(&mut self) -> &mut Polling {
+        let [for_guest, for_target] = &mut self.polling;
+        if self.requests.in_flight() == 0 {
+            for_guest
+        } else {
+            for_target
+        }
+    }
+
+    /// Looks at rings, mailbox and connection without sleeping, as long as that pays. `true` when
+    /// something has happened; what arrived has then been received.
+    ///
+    fn poll(&mut self) -> bool {
+        let limit = self.polling().limit();
+        let Some(limit) = limit.filter(|limit| self.may_poll(*limit)) else {
+            return false;
         };
-        loop {
-            let mut came = false;
-            for ring in self.rings.iter_mut().flatten() {
-                came |= ring.look();
+        let start = Instant::now();
+        let mut receive_at = start;
+        let found = loop {
+            if self.look() {
+                break true;
             }
-            self.reactor.wait(Duration::ZERO, ready)?;
-            if came || !ready.is_empty() {
-                return Ok(true);
+            let now = Instant::now();
+            if now < receive_at {
+                std::hint::spin_loop();
+                continue;
             }
-            if start.elapsed() >= limit {
-                return Ok(false);
+            self.set_now(now);
+            if self.receive() > 0 {
+                break true;
             }
+            if now.saturating_duration_since(start) >= limit {
+                break false;
+            }
+            receive_at = now + RECEIVE_INTERVAL;
             // Whoever shares this processor may be the one that we wait for.
             rustix::thread::sched_yield();
+        };
+        self.polling().looked(found);
+        found
+    }
+
+    /// Answers that need longer to gather are best waited for asleep, and so is room to send.
+    fn may_poll(&mut self, limit: Duration) -> bool {
+        let Some(connection) = &self.connection else {
+            return false;
+        };
+        let session = &connection.session;
+        let (answers, bytes) = (session.tasks_in_flight(), session.awaited_bytes());
+        self.coalescing.low_water_bytes(answers as u64, bytes);
+        !connection.blocked && self.coalescing.expected_wait() < limit
+    }
+
+    /// Whether something has happened that can be seen without a system call.
+    fn look(&mut self) -> bool {
+        let has_mail = self.mailbox.has_mail();
+        if has_mail {
+            self.take_messages();
         }
+        let rings = self.rings.iter_mut().flatten();
+        rings.fold(has_mail, |came, ring| ring.look() | came)
     }
 
     fn dispatch(&mut self, event: &Ready) {
         match event.token {
-            Token::Mailbox => {
-                self.mailbox.clear_wake();
-                while let Some(message) = self.mailbox.take() {
-                    self.handle(message);
-                }
-            }
+            Token::Mailbox => self.take_messages(),
             Token::Connection => {
                 if event.writable
                     && let Some(connection) = &mut self.connection
@@ -256,10 +302,17 @@ impl Lane {
             session, transport, ..
         } = connection.as_mut();
         let low_water_bytes = self
-            .pace
+            .coalescing
             .low_water_bytes(session.tasks_in_flight() as u64, session.awaited_bytes());
         transport.set_low_water(low_water_bytes)?;
-        Ok(self.pace.receive_by(now))
+        Ok(self.coalescing.receive_by(now))
+    }
+
+    fn take_messages(&mut self) {
+        self.mailbox.clear_wake();
+        while let Some(message) = self.mailbox.take() {
+            self.handle(message);
+        }
     }
 
     fn handle(&mut self, message: Message) {

@@ -63,20 +63,21 @@ impl Lane {
     }
 
     /// Takes what arrived, up to a limit: a target that never stops sending must not keep us from
-    /// everything else. What is left wakes us again.
-    pub(super) fn receive(&mut self) {
+    /// everything else. What is left wakes us again. Returns how many bytes came.
+    pub(super) fn receive(&mut self) -> u64 {
         let now_ms = self.now_ms;
         let Some(mut connection) = self.connection.take() else {
-            return;
+            return 0;
         };
         let before_bytes = connection.transport.received_bytes();
         let result = self.receive_all(&mut connection, now_ms);
         let received_bytes = connection.transport.received_bytes() - before_bytes;
-        self.pace.received(received_bytes, self.now);
+        self.coalescing.received(received_bytes, self.now);
         self.connection = Some(connection);
         if let Err(reason) = result {
             self.lose(reason);
         }
+        received_bytes
     }
 
     fn receive_all(&mut self, connection: &mut Connection, now_ms: u64) -> Result<(), LossReason> {

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -12,6 +13,8 @@ use rustix::event::{EventfdFlags, eventfd};
 pub(super) struct Mailbox<T> {
     messages: Mutex<VecDeque<T>>,
     wake: OwnedFd,
+    /// There may be messages: what a lane looks at that is awake anyway.
+    has_mail: AtomicBool,
 }
 
 impl<T> Mailbox<T> {
@@ -20,6 +23,7 @@ impl<T> Mailbox<T> {
         Ok(Arc::new(Self {
             messages: Mutex::default(),
             wake,
+            has_mail: AtomicBool::new(false),
         }))
     }
 
@@ -29,6 +33,7 @@ impl<T> Mailbox<T> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push_back(message);
+        self.has_mail.store(true, Ordering::Release);
         // It fails only when the counter is at its limit, and then the lane is being woken.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
@@ -41,8 +46,14 @@ impl<T> Mailbox<T> {
             .pop_front()
     }
 
+    /// Whether [`Mailbox::take`] may find something, told without a system call.
+    pub(super) fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
+    }
+
     /// To be called before the messages are taken: one that comes later wakes again.
     pub(super) fn clear_wake(&self) {
+        self.has_mail.store(false, Ordering::Relaxed);
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 

@@ -5,6 +5,7 @@
 //! from the start, for the session that the probe was made with. Everything that happens on the
 //! path of a request happens within one lane; locks are taken only to start and stop things.
 
+mod coalescing;
 mod completion;
 mod in_flight;
 mod intake;
@@ -13,7 +14,7 @@ mod link;
 mod log_limit;
 mod mailbox;
 pub(crate) mod message;
-mod pace;
+mod polling;
 mod reactor;
 mod ring;
 mod transport;

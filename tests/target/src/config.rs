@@ -35,6 +35,8 @@ pub struct TargetConfig {
     /// Whether events are kept for `TestTarget::events` and its kin. Default true; false makes room
     /// for speed where nobody asks.
     pub keep_events: bool,
+    /// Polls its sockets instead of sleeping, as long as something arrives. Default false.
+    pub stay_awake: bool,
 }
 
 impl Default for TargetConfig {
@@ -51,6 +53,7 @@ impl Default for TargetConfig {
             advertised: Vec::new(),
             advertised_portals: None,
             keep_events: true,
+            stay_awake: false,
         }
     }
 }

@@ -56,6 +56,7 @@
 
 mod answers;
 mod authentication;
+mod awake;
 mod bytes;
 mod chap;
 mod commands;

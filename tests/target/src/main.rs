@@ -58,6 +58,9 @@ struct Options {
     /// Commands in the CmdSN window
     #[arg(long, default_value_t = 256)]
     cmd_sn_window: u32,
+    /// Poll instead of sleeping while commands come: takes a processor, hides no time in waking up
+    #[arg(long)]
+    stay_awake: bool,
 }
 
 #[allow(
@@ -78,6 +81,7 @@ fn configuration(options: Options) -> Result<TargetConfig, Box<dyn Error>> {
         listen: options.listen,
         // There is nobody who could ask for them.
         keep_events: false,
+        stay_awake: options.stay_awake,
         ..TargetConfig::default()
     };
     let own = &mut config.negotiation;

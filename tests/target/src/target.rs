@@ -1,5 +1,6 @@
 //! The running target and the handle to it.
 
+use crate::awake::stay_awake;
 use crate::chap::Secret;
 use crate::config::TargetConfig;
 use crate::connection;
@@ -53,6 +54,10 @@ impl TestTarget {
             accepting: Mutex::new(None),
         };
         target.accept_on(listener)?;
+        if target.shared.config.stay_awake {
+            let shared = Arc::clone(&target.shared);
+            target.runtime.spawn(stay_awake(shared));
+        }
         Ok(target)
     }
 

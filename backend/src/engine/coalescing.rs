@@ -1,16 +1,10 @@
-//! How a lane waits: awake for a while, asleep until something happens, or a little longer so that
-//! answers arrive in company.
+//! When answers are waited for in company.
 //!
-//! **Polling.** Waking a sleeping thread costs more than a short request. When waits have been
-//! short lately, the lane looks at its rings and its connection for up to the limit that was
-//! configured before it goes to sleep; the first look in vain ends this until waits are short
-//! again. A disk that is idle is asleep.
-//!
-//! **Coalescing.** Many targets answer one command at a time. To be woken for each answer costs
-//! several times what the answer itself costs, so while many commands are in flight and answers
-//! come fast, the lane asks to be woken for several ([`Pace::low_water_bytes`], SO_RCVLOWAT). No
-//! answer waits longer than [`COALESCE_LIMIT`] for others: the option has no time-out of its own,
-//! so the lane's wait has one.
+//! Many targets answer one command at a time. To be woken for each answer costs several times what
+//! the answer itself costs, so while many commands are in flight and answers come fast, the lane
+//! asks to be woken for several ([`Coalescing::low_water_bytes`], SO_RCVLOWAT). No answer waits
+//! longer than [`COALESCE_LIMIT`] for others: the option has no time-out of its own, so the lane's
+//! wait has one.
 
 use std::time::{Duration, Instant};
 
@@ -37,13 +31,10 @@ const MAX_LOW_WATER_BYTES: u64 = 64 * 1024;
 /// The weight of a new sample in the average rate, as a divisor.
 const SMOOTHING: u64 = 4;
 
-/// What a lane knows about its waits. Times are measured by the caller, who has them anyway.
+/// What a lane knows about the answers that it waits for. Times are measured by the caller, who
+/// has them anyway.
 #[derive(Debug)]
-pub(super) struct Pace {
-    /// The longest that polling takes; zero for never.
-    poll_limit: Duration,
-    /// Waits have been short lately.
-    poll_pays: bool,
+pub(super) struct Coalescing {
     /// Arrived bytes per millisecond, of late.
     rate: u64,
     /// How many answers are usually awaited. Up at once, down slowly: between the completion of
@@ -55,11 +46,9 @@ pub(super) struct Pace {
     receive_by: Option<Instant>,
 }
 
-impl Pace {
-    pub(super) fn new(poll_limit: Duration, now: Instant) -> Self {
+impl Coalescing {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
-            poll_limit,
-            poll_pays: false,
             rate: 0,
             depth: 0,
             last_receive: now,
@@ -68,25 +57,33 @@ impl Pace {
         }
     }
 
-    /// How long to poll before sleeping; `None` when that would not pay.
-    pub(super) fn poll_limit(&self) -> Option<Duration> {
-        let is_worth_it = self.poll_pays && self.low_water_bytes == 1;
-        is_worth_it.then_some(self.poll_limit)
+    /// Whether answers are waited for in company at present.
+    fn is_on(&self) -> bool {
+        self.low_water_bytes > 1
     }
 
-    /// A wait is over that took `waited`, asleep or not.
-    pub(super) fn waited(&mut self, waited: Duration) {
-        self.poll_pays = waited < self.poll_limit;
+    /// How long it takes, about, until as much has arrived as was last asked for.
+    pub(super) fn expected_wait(&self) -> Duration {
+        let wait_us = self.low_water_bytes.saturating_mul(1000) / self.rate.max(1);
+        if self.is_on() {
+            Duration::from_micros(wait_us)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// `length_bytes` were received, all there was, at `now`.
     pub(super) fn received(&mut self, length_bytes: u64, now: Instant) {
+        let is_late = self.is_receive_due(now);
+        if length_bytes == 0 && !is_late {
+            // A look in vain, as polling makes them.
+            return;
+        }
         let elapsed = now.saturating_duration_since(self.last_receive);
         let elapsed_us = u64::try_from(elapsed.as_micros())
             .unwrap_or(u64::MAX)
             .max(1);
         let rate = length_bytes.saturating_mul(1000) / elapsed_us;
-        let is_late = self.receive_by.is_some_and(|by| by <= now);
         self.rate = if is_late {
             // Fewer came than expected: believe it at once.
             self.rate.min(rate)
@@ -124,7 +121,7 @@ impl Pace {
     /// When the lane, about to wait at `now`, has to wake up for what arrived below the low water
     /// mark.
     pub(super) fn receive_by(&mut self, now: Instant) -> Option<Instant> {
-        if self.low_water_bytes == 1 {
+        if !self.is_on() {
             self.receive_by = None;
         } else if self.receive_by.is_none() {
             self.receive_by = Some(now + COALESCE_LIMIT);
@@ -145,19 +142,19 @@ mod tests {
     const ANSWER_BYTES: u64 = 48 + 4096;
     const AT_ONCE: u64 = 1;
 
-    /// A pace that has seen an answer every `every_us` for a while, and the time.
-    fn with_answers_every(every_us: u64) -> (Pace, Instant) {
+    /// One that has seen an answer every `every_us` for a while, and the time.
+    fn with_answers_every(every_us: u64) -> (Coalescing, Instant) {
         let mut now = Instant::now();
-        let mut pace = Pace::new(Duration::ZERO, now);
+        let mut coalescing = Coalescing::new(now);
         for _ in 0..50 {
             now += Duration::from_micros(every_us);
-            pace.received(ANSWER_BYTES, now);
+            coalescing.received(ANSWER_BYTES, now);
         }
-        (pace, now)
+        (coalescing, now)
     }
 
-    fn low_water(pace: &mut Pace, answers: u64) -> u64 {
-        pace.low_water_bytes(answers, answers * ANSWER_BYTES)
+    fn low_water(coalescing: &mut Coalescing, answers: u64) -> u64 {
+        coalescing.low_water_bytes(answers, answers * ANSWER_BYTES)
     }
 
     #[test]
@@ -173,73 +170,55 @@ mod tests {
 
     #[test]
     fn what_arrives_within_the_aim_comes_together_but_for_the_reserve() {
-        let (mut pace, now) = with_answers_every(10);
-        let many = low_water(&mut pace, 128);
+        let (mut coalescing, now) = with_answers_every(10);
+        let many = low_water(&mut coalescing, 128);
         let aimed = ANSWER_BYTES * COALESCE_AIM_US / 10;
         assert!((aimed / 2..=aimed).contains(&many), "{many} of {aimed}");
-        assert_eq!(pace.receive_by(now), Some(now + COALESCE_LIMIT));
-        let (mut pace, _) = with_answers_every(1);
+        assert_eq!(coalescing.receive_by(now), Some(now + COALESCE_LIMIT));
+        let (mut coalescing, _) = with_answers_every(1);
         let spared = ANSWER_BYTES * (20 - RESERVED_ANSWERS);
-        assert!((spared / 2..=spared).contains(&low_water(&mut pace, 20)));
+        assert!((spared / 2..=spared).contains(&low_water(&mut coalescing, 20)));
     }
 
     #[test]
     fn the_limit_counts_from_the_first_wait_and_holds_until_the_receive() {
-        let (mut pace, now) = with_answers_every(10);
-        low_water(&mut pace, 32);
-        let by = pace.receive_by(now).unwrap();
+        let (mut coalescing, now) = with_answers_every(10);
+        low_water(&mut coalescing, 32);
+        let by = coalescing.receive_by(now).unwrap();
         // A kick wakes the lane meanwhile, and it waits again.
         let later = now + COALESCE_LIMIT / 2;
-        assert_eq!(pace.receive_by(later), Some(by));
-        assert!(!pace.is_receive_due(later));
-        assert!(pace.is_receive_due(by));
-        pace.received(ANSWER_BYTES, by);
-        assert!(!pace.is_receive_due(by));
+        assert_eq!(coalescing.receive_by(later), Some(by));
+        assert!(!coalescing.is_receive_due(later));
+        assert!(coalescing.is_receive_due(by));
+        coalescing.received(ANSWER_BYTES, by);
+        assert!(!coalescing.is_receive_due(by));
     }
 
     #[test]
     fn a_target_that_stops_answering_is_believed_at_once() {
-        let (mut pace, now) = with_answers_every(10);
-        low_water(&mut pace, 32);
-        let by = pace.receive_by(now).unwrap();
-        pace.received(0, by);
-        assert_eq!(low_water(&mut pace, 32), AT_ONCE);
+        let (mut coalescing, now) = with_answers_every(10);
+        low_water(&mut coalescing, 32);
+        let by = coalescing.receive_by(now).unwrap();
+        coalescing.received(0, by);
+        assert_eq!(low_water(&mut coalescing, 32), AT_ONCE);
     }
 
     #[test]
     fn the_last_answers_of_a_burst_are_not_waited_for() {
-        let (mut pace, _) = with_answers_every(1);
+        let (mut coalescing, _) = with_answers_every(1);
         for answers in (1..=32).rev() {
-            let mark = low_water(&mut pace, answers);
+            let mark = low_water(&mut coalescing, answers);
             assert!(mark == AT_ONCE || mark < answers * ANSWER_BYTES);
         }
-        assert_eq!(low_water(&mut pace, 1), AT_ONCE);
+        assert_eq!(low_water(&mut coalescing, 1), AT_ONCE);
     }
 
     #[test]
     fn a_steady_load_changes_the_mark_once() {
-        let (mut pace, _) = with_answers_every(10);
-        let mark = low_water(&mut pace, 32);
+        let (mut coalescing, _) = with_answers_every(10);
+        let mark = low_water(&mut coalescing, 32);
         for answers in [31, 20, 0, 16, 34, 0, 32] {
-            assert_eq!(low_water(&mut pace, answers), mark, "{answers}");
+            assert_eq!(low_water(&mut coalescing, answers), mark, "{answers}");
         }
-    }
-
-    #[test]
-    fn polls_after_a_short_wait_until_one_was_in_vain() {
-        let limit = Duration::from_micros(50);
-        let mut pace = Pace::new(limit, Instant::now());
-        assert_eq!(pace.poll_limit(), None);
-        pace.waited(limit / 2);
-        assert_eq!(pace.poll_limit(), Some(limit));
-        pace.waited(limit);
-        assert_eq!(pace.poll_limit(), None);
-    }
-
-    #[test]
-    fn never_polls_without_a_limit() {
-        let mut pace = Pace::new(Duration::ZERO, Instant::now());
-        pace.waited(Duration::ZERO);
-        assert_eq!(pace.poll_limit(), None);
     }
 }
