@@ -35,6 +35,9 @@ pub const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest login time-out: whoever wants to wait longer wants `--wait-for-target`.
 pub const MAX_LOGIN_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// The longest that a queue's thread may poll: a wait that is longer costs less asleep.
+pub const MAX_POLL_LIMIT: Duration = Duration::from_millis(1);
+
 /// What GET_ID answers, in bytes (virtio 1.2 section 5.2.6).
 pub const MAX_SERIAL_LENGTH_BYTES: usize = 20;
 
@@ -103,6 +106,9 @@ pub struct DiskSettings {
     pub queue_size: QueueSize,
     /// How many sessions are opened at most: 1 to [`MAX_SESSIONS`].
     pub sessions: u16,
+    /// The longest that a queue's thread looks for work before it sleeps, while that pays lately:
+    /// at most [`MAX_POLL_LIMIT`]; zero for never.
+    pub poll_limit: Duration,
     /// What GET_ID answers instead of the LUN's own serial.
     pub serial: Option<Serial>,
     /// Keep trying when the target cannot be reached at start.

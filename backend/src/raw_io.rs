@@ -103,6 +103,30 @@ impl<'a> Vector<'a> {
     }
 }
 
+/// Has `socket` count as readable only when `length_bytes` have arrived or the stream has ended
+/// (SO_RCVLOWAT, socket(7)). A receive that does not wait takes what is there all the same.
+pub(crate) fn set_receive_low_water(
+    socket: BorrowedFd<'_>,
+    length_bytes: libc::c_int,
+) -> io::Result<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "4 bytes")]
+    const LENGTH_BYTES: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option's value is an int, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const length_bytes).cast(),
+            LENGTH_BYTES,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 fn length(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

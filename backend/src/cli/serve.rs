@@ -1,12 +1,15 @@
 //! Serving, what the program does without a verb.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use nix::unistd::Group;
 
 use super::options::{InitiatorArgs, parse_url};
-use super::values::{parse_1_to_64, parse_fd, parse_mode, parse_queue_size, parse_serial};
+use super::values::{
+    parse_1_to_64, parse_fd, parse_mode, parse_poll_limit, parse_queue_size, parse_serial,
+};
 use crate::config::{
     DiskSettings, QueueSize, Serial, ServeSettings, ServedDisk, SocketPath, SocketPathSettings,
     SocketSettings,
@@ -46,6 +49,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_1_to_64)]
     sessions: u16,
 
+    /// Before sleeping, look for work for up to this time, while that pays; 0 for never
+    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_poll_limit)]
+    poll_max_us: Duration,
+
     /// The serial that the guest sees, instead of the LUN's own: up to 20 ASCII characters
     #[arg(long, value_name = "TEXT", value_parser = parse_serial)]
     serial: Option<Serial>,
@@ -84,6 +91,7 @@ impl ServeArgs {
             num_queues: self.num_queues,
             queue_size: self.queue_size,
             sessions: self.sessions,
+            poll_limit: self.poll_max_us,
             serial: self.serial.clone(),
             wait_for_target: self.wait_for_target,
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use iscsi_core::login::settings::DigestPreference;
 use log::LevelFilter;
 
-use crate::config::{MAX_LOGIN_TIMEOUT, MAX_QUEUE_SIZE, QueueSize, Serial};
+use crate::config::{MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, QueueSize, Serial};
 
 /// `10s`, `1m 30s`, `500ms`: more than nothing, and at most an hour.
 pub(super) fn parse_login_timeout(text: &str) -> Result<Duration, String> {
@@ -42,6 +42,19 @@ pub(super) fn parse_queue_size(text: &str) -> Result<QueueSize, String> {
 pub(super) fn parse_1_to_64(text: &str) -> Result<u16, String> {
     let number = text.parse().ok().filter(|number| (1..=64).contains(number));
     number.ok_or_else(|| "a number from 1 to 64".to_owned())
+}
+
+/// A number of microseconds up to [`MAX_POLL_LIMIT`].
+pub(super) fn parse_poll_limit(text: &str) -> Result<Duration, String> {
+    let limit = text.parse().ok().map(Duration::from_micros);
+    limit
+        .filter(|limit| *limit <= MAX_POLL_LIMIT)
+        .ok_or_else(|| {
+            format!(
+                "a number of microseconds up to {}",
+                MAX_POLL_LIMIT.as_micros()
+            )
+        })
 }
 
 /// Permission bits in octal, as chmod takes them.

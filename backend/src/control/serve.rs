@@ -214,6 +214,7 @@ fn start(
         lun: first.lun,
         device_id: device_id(&facts, disk.serial.as_ref()),
         max_lanes: usize::from(disk.sessions),
+        poll_limit: disk.poll_limit,
         reports,
     };
     let negotiated = first.commands.session().negotiated();

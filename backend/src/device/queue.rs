@@ -260,6 +260,12 @@ impl SplitQueue {
         Some(Descriptor::new(address, length_bytes, flags, next))
     }
 
+    /// Whether the driver made buffers available that were not popped.
+    pub fn has_available(&self) -> bool {
+        let parts = self.parts.as_ref();
+        parts.is_some_and(|p| p.avail_ring.load_u16(INDEX, Ordering::Relaxed) != self.next_avail)
+    }
+
     /// Puts a completed buffer into the used ring. The driver sees it after
     /// [`publish`](Self::publish).
     pub fn push_used(&mut self, head: u16, length_bytes: u32) {

@@ -5,6 +5,7 @@
 //! both in one go, and publishes and notifies once per ring.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::mpsc::SendError;
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ use super::in_flight::InFlightTable;
 use super::log_limit::LogLimit;
 use super::mailbox::Mailbox;
 use super::message::{Connection, LaneReports, Message};
-use super::reactor::{Reactor, Ready, Token};
+use super::pace::Pace;
+use super::reactor::{MAX_EVENTS, Reactor, Ready, Token};
 use super::ring::LaneRing;
 use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
 use crate::raw_io::VectorRoom;
@@ -33,6 +35,8 @@ pub(super) struct LaneConfig {
     pub(super) device_id: [u8; 20],
     /// Whether the driver was told that completed writes may be volatile.
     pub(super) writeback: bool,
+    /// The longest that the lane polls before it sleeps; zero for never.
+    pub(super) poll_limit: Duration,
     /// Whom to tell when the session is lost.
     pub(super) reports: LaneReports,
 }
@@ -44,7 +48,10 @@ pub(super) struct Lane {
     /// Milliseconds for the core are counted from here.
     epoch: Instant,
     /// The time of this turn: read once, after waiting.
+    pub(super) now: Instant,
+    /// The same for the core.
     pub(super) now_ms: u64,
+    pub(super) pace: Pace,
     /// Boxed, for it is taken out and put back while it is used.
     pub(super) connection: Option<Box<Connection>>,
     pub(super) requests: Requests,
@@ -77,13 +84,16 @@ impl Lane {
     pub(super) fn new(config: LaneConfig, mailbox: Arc<Mailbox<Message>>) -> io::Result<Self> {
         let reactor = Reactor::new()?;
         reactor.watch(mailbox.wake_fd(), Token::Mailbox)?;
+        let now = Instant::now();
         Ok(Self {
+            pace: Pace::new(config.poll_limit, now),
             requests: Requests::new(config.facts.clone(), config.lun, MAX_REQUESTS),
             in_flight: InFlightTable::new(MAX_REQUESTS),
             config,
             mailbox,
             reactor,
-            epoch: Instant::now(),
+            epoch: now,
+            now,
             now_ms: 0,
             connection: None,
             rings: Vec::new(),
@@ -97,23 +107,81 @@ impl Lane {
 
     /// Runs until told to end. Only a failing epoll ends it early, and then the log says so.
     pub(super) fn run(mut self) {
-        let mut ready = Vec::new();
+        make_timers_exact();
+        let mut ready = Vec::with_capacity(MAX_EVENTS);
         loop {
             ready.clear();
-            if let Err(error) = self.reactor.wait(self.timeout(), &mut ready) {
+            if let Err(error) = self.wait(&mut ready) {
                 log::error!(
                     "lane {}: cannot wait for events: {error}",
                     self.config.index
                 );
                 return;
             }
-            self.now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
             for event in &ready {
                 self.dispatch(event);
+            }
+            if self.pace.is_receive_due(self.now) {
+                self.receive();
             }
             if self.turn() == Next::End {
                 return self.leave_rings();
             }
+        }
+    }
+
+    /// Until something happens or it is time for something: by polling while that pays, then
+    /// asleep.
+    fn wait(&mut self, ready: &mut Vec<Ready>) -> io::Result<()> {
+        if self.has_more {
+            self.reactor.wait(Duration::ZERO, ready)?;
+            self.set_now(Instant::now());
+            return Ok(());
+        }
+        let start = Instant::now();
+        let polled = self.poll(start, ready)?;
+        if !polled {
+            // From here on the driver kicks; what came before it knew that is there already.
+            let came = self.rings.iter_mut().flatten().any(LaneRing::arm);
+            let timeout = if came {
+                Duration::ZERO
+            } else {
+                self.timeout(start)?
+            };
+            self.reactor.wait(timeout, ready)?;
+        }
+        let end = Instant::now();
+        self.pace.waited(end.saturating_duration_since(start));
+        self.set_now(end);
+        Ok(())
+    }
+
+    fn set_now(&mut self, now: Instant) {
+        self.now = now;
+        let elapsed = now.saturating_duration_since(self.epoch);
+        self.now_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// Looks at rings and descriptors without sleeping, as long as that pays. `true` when something
+    /// has happened.
+    fn poll(&mut self, start: Instant, ready: &mut Vec<Ready>) -> io::Result<bool> {
+        let Some(limit) = self.pace.poll_limit() else {
+            return Ok(false);
+        };
+        loop {
+            let mut came = false;
+            for ring in self.rings.iter_mut().flatten() {
+                came |= ring.look();
+            }
+            self.reactor.wait(Duration::ZERO, ready)?;
+            if came || !ready.is_empty() {
+                return Ok(true);
+            }
+            if start.elapsed() >= limit {
+                return Ok(false);
+            }
+            // Whoever shares this processor may be the one that we wait for.
+            rustix::thread::sched_yield();
         }
     }
 
@@ -153,11 +221,10 @@ impl Lane {
         self.close_if_done()
     }
 
-    /// How long to wait at most.
-    fn timeout(&self) -> Duration {
-        if self.has_more {
-            return Duration::ZERO;
-        }
+    /// How long to sleep at most from `now` on. Tells the connection how much company an answer is
+    /// to wait for.
+    fn timeout(&mut self, now: Instant) -> io::Result<Duration> {
+        let receive_by = self.coalesce(now)?;
         let session = self
             .connection
             .as_ref()
@@ -174,13 +241,25 @@ impl Lane {
             .flatten()
             .filter_map(LaneRing::drain_deadline);
         let closing = self.closing.as_ref().map(|closing| closing.deadline);
-        let deadline = drain.chain(closing).min();
-        let deadline = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        [core, deadline]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(Duration::from_secs(3600))
+        let deadline = drain.chain(closing).chain(receive_by).min();
+        let deadline = deadline.map(|at| at.saturating_duration_since(now));
+        let limits = [core, deadline].into_iter().flatten();
+        Ok(limits.min().unwrap_or(Duration::from_secs(3600)))
+    }
+
+    /// Sets how much has to arrive to wake the lane, and says when it has to look without that.
+    fn coalesce(&mut self, now: Instant) -> io::Result<Option<Instant>> {
+        let Some(connection) = &mut self.connection else {
+            return Ok(None);
+        };
+        let Connection {
+            session, transport, ..
+        } = connection.as_mut();
+        let low_water_bytes = self
+            .pace
+            .low_water_bytes(session.tasks_in_flight() as u64, session.awaited_bytes());
+        transport.set_low_water(low_water_bytes)?;
+        Ok(self.pace.receive_by(now))
     }
 
     fn handle(&mut self, message: Message) {
@@ -259,5 +338,13 @@ impl Lane {
             }
         }
         Next::Wait
+    }
+}
+
+/// The kernel wakes a thread up to 50 µs later than it asked for, to save wake-ups; that would be
+/// half of what an answer may wait for company.
+fn make_timers_exact() {
+    if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
+        log::debug!("timers stay inexact: {error}");
     }
 }

@@ -69,7 +69,10 @@ impl Lane {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
+        let before_bytes = connection.transport.received_bytes();
         let result = self.receive_all(&mut connection, now_ms);
+        let received_bytes = connection.transport.received_bytes() - before_bytes;
+        self.pace.received(received_bytes, self.now);
         self.connection = Some(connection);
         if let Err(reason) = result {
             self.lose(reason);

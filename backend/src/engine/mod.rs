@@ -13,6 +13,7 @@ mod link;
 mod log_limit;
 mod mailbox;
 pub(crate) mod message;
+mod pace;
 mod reactor;
 mod ring;
 mod transport;
@@ -65,6 +66,8 @@ pub(crate) struct EngineConfig {
     pub(crate) device_id: [u8; 20],
     /// How many lanes there may be.
     pub(crate) max_lanes: usize,
+    /// The longest that a lane polls before it sleeps; zero for never.
+    pub(crate) poll_limit: Duration,
     /// Where lanes report to.
     pub(crate) reports: LaneReports,
 }
@@ -222,6 +225,7 @@ impl Engine {
             lun: self.config.lun,
             device_id: self.config.device_id,
             writeback,
+            poll_limit: self.config.poll_limit,
             reports: self.config.reports.clone(),
         };
         let lane = Lane::new(config, Arc::clone(&mailbox))?;

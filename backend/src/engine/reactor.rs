@@ -44,7 +44,7 @@ pub(super) struct Ready {
 }
 
 /// More than a lane usually has descriptors; what does not fit is reported by the next wait.
-const MAX_EVENTS: usize = 16;
+pub(super) const MAX_EVENTS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Reactor {

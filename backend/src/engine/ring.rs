@@ -26,6 +26,8 @@ pub(super) struct LaneRing {
     log_limit: LogLimit,
     /// There may be buffers to pop: a kick came, or popping ended before the ring was empty.
     pending: bool,
+    /// The driver was asked to kick at the next buffer.
+    armed: bool,
 }
 
 /// What the ring is allowed to do.
@@ -44,10 +46,9 @@ enum Life {
 pub(super) enum Popped {
     /// A request, in the place that was given.
     Request,
-    /// No request, but there may be another: a chain was refused and went back at once, or one
-    /// came while the ring was found empty.
+    /// No request, but there may be another: a chain was refused and went back at once.
     Again,
-    /// Nothing; the driver will kick.
+    /// Nothing. The driver kicks for the next one only after [`LaneRing::arm`].
     Empty,
 }
 
@@ -75,6 +76,7 @@ impl LaneRing {
             life: Life::Running,
             log_limit: LogLimit::default(),
             pending: true,
+            armed: false,
         })
     }
 
@@ -123,7 +125,6 @@ impl LaneRing {
     pub(super) fn pop(&mut self, request: &mut ParsedRequest, now_ms: u64) -> Popped {
         let head = match self.queue.pop() {
             Ok(Some(head)) => head,
-            Ok(None) if self.queue.enable_notification() => return Popped::Again,
             Ok(None) => {
                 self.pending = false;
                 return Popped::Empty;
@@ -140,7 +141,10 @@ impl LaneRing {
                 return Popped::Again;
             }
         };
-        self.queue.disable_notification();
+        if self.armed {
+            self.armed = false;
+            self.queue.disable_notification();
+        }
         match self.parser.parse(&self.queue, head, request) {
             Ok(()) => Popped::Request,
             Err(malformed) => {
@@ -149,6 +153,26 @@ impl LaneRing {
                 Popped::Again
             }
         }
+    }
+
+    /// Asks the driver to kick at the next buffer, before the lane goes to sleep. `true` when one
+    /// came meanwhile, which may not be kicked for.
+    pub(super) fn arm(&mut self) -> bool {
+        if self.armed || self.pending || !matches!(self.life, Life::Running) {
+            return false;
+        }
+        self.armed = true;
+        self.pending = self.queue.enable_notification();
+        self.pending
+    }
+
+    /// Whether the driver made something available, for which it need not have kicked, while there
+    /// was nothing to pop.
+    pub(super) fn look(&mut self) -> bool {
+        let is_new =
+            !self.pending && matches!(self.life, Life::Running) && self.queue.has_available();
+        self.pending |= is_new;
+        is_new
     }
 
     /// Says no in the status byte; where there is none, in the log. The used length.

@@ -13,7 +13,7 @@ use iscsi_core::crc32c::Crc32c;
 use iscsi_core::session::{Placement, RequestTag, Transmit};
 
 use super::in_flight::InFlightTable;
-use crate::raw_io::{Vector, VectorRoom};
+use crate::raw_io::{Vector, VectorRoom, set_receive_low_water};
 
 /// How much one receive can bring: several answers of 64 KiB, or hundreds of small ones.
 const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
@@ -22,6 +22,11 @@ const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
 /// rather than through the receive buffer. 16 KiB is where, on loopback, two system calls without
 /// a copy cost as much as one with it; to be measured again on the real path.
 const DIRECT_MIN_BYTES: usize = 16 * 1024;
+
+/// How much is received into the buffer at once while large payload is expected: enough for the
+/// next headers and for many small answers, little enough that most of the payload behind them is
+/// still in the socket when its place is known.
+const HEADERS_ROOM_BYTES: usize = 4 * 1024;
 
 /// The most private bytes (headers, digests, copies for digests) that wait to be sent before no
 /// further PDU is taken.
@@ -37,6 +42,13 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 #[derive(Debug)]
 pub(crate) struct Transport {
     socket: TcpStream,
+    /// How much has to arrive before the socket counts as readable.
+    low_water_bytes: u64,
+    /// How much has arrived, ever.
+    received_bytes: u64,
+    /// How much of the buffer the next receive may fill: [`HEADERS_ROOM_BYTES`] after a large
+    /// payload, and twice as much each time that did not bring another.
+    room_bytes: usize,
     pub(super) output: SendQueue,
     pub(super) input: ReceiveBuffer,
 }
@@ -46,7 +58,7 @@ impl Transport {
     pub(crate) fn new(socket: TcpStream, arrived: &[u8]) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let mut input = ReceiveBuffer::new();
-        let free = input.free();
+        let free = input.free(RECEIVE_BUFFER_BYTES);
         let Some(start) = free.get_mut(..arrived.len()) else {
             return Err(io::Error::other("more arrived than a receive buffer holds"));
         };
@@ -54,6 +66,9 @@ impl Transport {
         input.filled(arrived.len());
         Ok(Self {
             socket,
+            low_water_bytes: 1,
+            received_bytes: 0,
+            room_bytes: RECEIVE_BUFFER_BYTES,
             output: SendQueue::default(),
             input,
         })
@@ -63,15 +78,39 @@ impl Transport {
         self.socket.as_fd()
     }
 
+    /// How many bytes have been received, in all.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Has the reactor report the socket only when `length_bytes` have arrived; a receive may be
+    /// made before.
+    pub(super) fn set_low_water(&mut self, length_bytes: u64) -> io::Result<()> {
+        if length_bytes != self.low_water_bytes {
+            let option = i32::try_from(length_bytes).unwrap_or(i32::MAX);
+            set_receive_low_water(self.socket.as_fd(), option)?;
+            self.low_water_bytes = length_bytes;
+        }
+        Ok(())
+    }
+
     /// Receives what is there into the buffer.
     pub(super) fn receive(&mut self, room: &mut VectorRoom) -> io::Result<Arrived> {
-        let Self { socket, input, .. } = self;
-        let free = input.free();
+        let Self {
+            socket,
+            input,
+            received_bytes,
+            room_bytes,
+            ..
+        } = self;
+        let free = input.free(*room_bytes);
         let free_bytes = free.len();
+        *room_bytes = RECEIVE_BUFFER_BYTES.min(2 * *room_bytes);
         let mut vector = Vector::new(room);
         vector.push_mut(free);
         let arrived = Arrived::of(vector.receive(socket.as_fd()), free_bytes)?;
         input.filled(arrived.length_bytes);
+        *received_bytes += arrived.length_bytes as u64;
         Ok(arrived)
     }
 
@@ -83,7 +122,14 @@ impl Transport {
         in_flight: &InFlightTable,
         room: &mut VectorRoom,
     ) -> io::Result<(usize, Arrived)> {
-        let Self { socket, input, .. } = self;
+        let Self {
+            socket,
+            input,
+            received_bytes,
+            room_bytes,
+            ..
+        } = self;
+        *room_bytes = HEADERS_ROOM_BYTES;
         debug_assert!(input.is_empty());
         let buffers = in_flight
             .buffers(placement.request)
@@ -95,13 +141,14 @@ impl Transport {
             .map_err(io::Error::other)?;
         let mut asked = covered;
         if covered == wanted && vector.has_room() {
-            let free = input.free();
+            let free = input.free(*room_bytes);
             asked += free.len();
             vector.push_mut(free);
         }
         let arrived = Arrived::of(vector.receive(socket.as_fd()), asked)?;
         let payload_bytes = arrived.length_bytes.min(covered);
         input.filled(arrived.length_bytes - payload_bytes);
+        *received_bytes += arrived.length_bytes as u64;
         Ok((payload_bytes, arrived))
     }
 
@@ -200,12 +247,13 @@ impl ReceiveBuffer {
         }
     }
 
-    /// The room behind what is there, which is first moved to the front. A header is at most
-    /// 1,072 bytes and payload is consumed as it comes, so there always is room.
-    fn free(&mut self) -> &mut [u8] {
+    /// Up to `most_bytes` of the room behind what is there, which is first moved to the front. A
+    /// header is at most 1,072 bytes and payload is consumed as it comes, so there always is room.
+    fn free(&mut self, most_bytes: usize) -> &mut [u8] {
         self.room.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        self.room.get_mut(self.end..).unwrap_or_default()
+        let end = self.room.len().min(self.end + most_bytes);
+        self.room.get_mut(self.end..end).unwrap_or_default()
     }
 
     fn filled(&mut self, length_bytes: usize) {

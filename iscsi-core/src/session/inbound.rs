@@ -255,12 +255,8 @@ impl Session {
     fn r2t(&mut self, pdu: &ReadyToTransfer) -> Result<Pdu, SessionError> {
         let id = self.find("R2T", pdu.initiator_task_tag)?;
         self.window.update(&pdu.numbers);
-        if let Some(task) = self.tasks.get_mut(id) {
-            let is_queued = task.has_bursts();
-            task.accept_r2t(pdu, &self.negotiated)?;
-            if !is_queued {
-                self.outbox.push(Outgoing::Solicited { task: id });
-            }
+        if self.tasks.accept_r2t(id, pdu, &self.negotiated)? {
+            self.outbox.push(Outgoing::Solicited { task: id });
         }
         Ok(Pdu::Ignored)
     }

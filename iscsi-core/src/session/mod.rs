@@ -304,6 +304,12 @@ impl Session {
         self.tasks.len()
     }
 
+    /// How many bytes the target has still to send for them, about: a header each, and the data of
+    /// reads. What arrives before says something about the target's speed.
+    pub fn awaited_bytes(&self) -> u64 {
+        self.tasks.awaited_bytes()
+    }
+
     /// Whether [`Session::submit`] would take a command.
     pub fn can_submit(&self) -> Result<(), SubmitError> {
         if self.closing {

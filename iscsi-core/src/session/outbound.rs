@@ -176,25 +176,24 @@ impl Session {
 
     /// Serves the oldest R2T of a task, as far as the sink has room for.
     fn send_solicited(&mut self, id: TaskId, sink: &mut impl Transmit) {
-        let Some(task) = self.tasks.get_mut(id) else {
+        let Some(task) = self.tasks.get(id).copied() else {
             return;
         };
-        let copy = *task;
-        let Some(mut burst) = task.burst().copied() else {
+        let Some(mut burst) = self.tasks.burst(id).copied() else {
             return;
         };
         while burst.next_offset < burst.end_offset && sink.has_room() {
-            self.send_data_out(id, &copy, &mut burst, sink);
+            self.send_data_out(id, &task, &mut burst, sink);
         }
-        let Some(task) = self.tasks.get_mut(id) else {
-            return;
+        let has_more = if burst.next_offset == burst.end_offset {
+            self.tasks.end_burst(id)
+        } else {
+            if let Some(front) = self.tasks.burst(id) {
+                *front = burst;
+            }
+            true
         };
-        if burst.next_offset == burst.end_offset {
-            task.end_burst();
-        } else if let Some(front) = task.burst() {
-            *front = burst;
-        }
-        if task.has_bursts() {
+        if has_more {
             self.outbox
                 .queue
                 .push_front(Outgoing::Solicited { task: id });

@@ -6,8 +6,8 @@ use super::{Command, RequestTag};
 use crate::error::Misbehaviour;
 use crate::limits::MAX_OUTSTANDING_R2T;
 use crate::login::negotiated::Negotiated;
-use crate::pdu::Residual;
 use crate::pdu::data::{DataIn, ReadyToTransfer};
+use crate::pdu::{BHS_LENGTH_BYTES, Residual};
 use crate::scsi::command::ScsiData;
 use crate::sequence::SerialNumber;
 
@@ -49,8 +49,9 @@ pub(crate) struct Task {
     /// Data-In: how much has arrived, and how many PDUs.
     received_bytes: u32,
     data_in_count: u32,
-    /// Data-Out: the R2Ts not yet served, and how far the target has asked so far.
-    r2ts: R2tQueue,
+    /// Data-Out: how many R2Ts came, and how far the target has asked so far. Those not yet served
+    /// are in the table ([`TaskTable::burst`]): a task is copied where it is used, and most tasks
+    /// never see one.
     r2t_count: u32,
     solicited_end: u32,
 }
@@ -135,7 +136,6 @@ impl Task {
             aborted: false,
             received_bytes: 0,
             data_in_count: 0,
-            r2ts: R2tQueue::default(),
             r2t_count: 0,
             solicited_end: Unsolicited::of(&command.scsi.data, negotiated).end_offset,
         }
@@ -144,6 +144,14 @@ impl Task {
     /// The Expected Data Transfer Length.
     pub(crate) fn length_bytes(&self) -> u32 {
         self.command.scsi.data.length_bytes()
+    }
+
+    fn awaited_bytes(&self) -> u64 {
+        let data_bytes = match self.command.scsi.data {
+            ScsiData::In { length_bytes, .. } => length_bytes,
+            _ => 0,
+        };
+        BHS_LENGTH_BYTES as u64 + u64::from(data_bytes)
     }
 
     /// Checks a Data-In header against the task and counts it. The result is where in the
@@ -165,12 +173,12 @@ impl Task {
         Ok(offset_bytes + pdu.buffer_offset)
     }
 
-    /// Checks an R2T against the task and remembers it.
-    pub(crate) fn accept_r2t(
+    /// Checks an R2T against the task and counts it. The result is what it asks for.
+    fn accept_r2t(
         &mut self,
         pdu: &ReadyToTransfer,
-        negotiated: &Negotiated,
-    ) -> Result<(), Misbehaviour> {
+        max_burst_length_bytes: u32,
+    ) -> Result<Burst, Misbehaviour> {
         const PDU: &str = "R2T";
         let length_bytes = match self.command.scsi.data {
             ScsiData::None | ScsiData::In { .. } => {
@@ -182,7 +190,6 @@ impl Task {
         check_number(PDU, self.r2t_count, pdu.r2t_sn)?;
         check_extent(PDU, pdu.buffer_offset, length, length_bytes)?;
         check_order(PDU, self.solicited_end, pdu.buffer_offset)?;
-        let max_burst_length_bytes = negotiated.max_burst_length_bytes;
         if length > max_burst_length_bytes {
             return Err(Misbehaviour::R2tTooLong {
                 length,
@@ -190,35 +197,15 @@ impl Task {
             });
         }
         let end_offset = pdu.buffer_offset + length;
-        let burst = Burst {
+        self.r2t_count = self.r2t_count.wrapping_add(1);
+        self.solicited_end = end_offset;
+        Ok(Burst {
             lun: pdu.lun,
             target_transfer_tag: pdu.target_transfer_tag,
             next_offset: pdu.buffer_offset,
             end_offset,
             data_sn: 0,
-        };
-        let agreed = negotiated.max_outstanding_r2t;
-        if self.r2ts.length >= usize::from(agreed) || !self.r2ts.push(burst) {
-            return Err(Misbehaviour::TooManyR2ts { agreed });
-        }
-        self.r2t_count = self.r2t_count.wrapping_add(1);
-        self.solicited_end = end_offset;
-        Ok(())
-    }
-
-    /// The R2T to serve next.
-    pub(crate) fn burst(&mut self) -> Option<&mut Burst> {
-        self.r2ts.front_mut()
-    }
-
-    /// The R2T of [`Task::burst`] is served.
-    pub(crate) fn end_burst(&mut self) {
-        self.r2ts.pop();
-    }
-
-    /// Whether R2Ts wait.
-    pub(crate) fn has_bursts(&self) -> bool {
-        self.r2ts.length > 0
+        })
     }
 
     /// How many bytes a successful command moved, by the target's word checked against what
@@ -300,12 +287,15 @@ fn check_extent(
 pub(crate) struct TaskTable {
     slots: Vec<Slot>,
     free: Vec<u16>,
+    awaited_bytes: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     generation: u16,
     task: Option<Task>,
+    /// The R2Ts of the task that are not yet served.
+    r2ts: R2tQueue,
 }
 
 impl TaskTable {
@@ -316,10 +306,18 @@ impl TaskTable {
                 .map(|_| Slot {
                     generation: 0,
                     task: None,
+                    r2ts: R2tQueue::default(),
                 })
                 .collect(),
             free: (0..length).rev().collect(),
+            awaited_bytes: 0,
         }
+    }
+
+    /// How many bytes the target still has to send, about: for each task a header, and all data of
+    /// a read, even if some has arrived.
+    pub(crate) fn awaited_bytes(&self) -> u64 {
+        self.awaited_bytes
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -339,7 +337,9 @@ impl TaskTable {
         let index = self.free.pop()?;
         let slot = self.slots.get_mut(usize::from(index))?;
         slot.generation = (slot.generation + 1) & 0x3fff;
-        slot.task = Some(Task::new(command, cmd_sn, negotiated));
+        let task = slot.task.insert(Task::new(command, cmd_sn, negotiated));
+        self.awaited_bytes += task.awaited_bytes();
+        slot.r2ts.length = 0;
         Some(TaskId::new(slot.generation, index))
     }
 
@@ -363,9 +363,53 @@ impl TaskTable {
             .filter(|_| slot.generation == id.generation())
     }
 
+    fn living(&mut self, id: TaskId) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(usize::from(id.index()))?;
+        let is_living = slot.task.is_some() && slot.generation == id.generation();
+        is_living.then_some(slot)
+    }
+
+    /// Checks an R2T against its task and keeps what it asks for. `true` when the task had
+    /// nothing to serve before; a task that has ended has nothing to serve at all.
+    pub(crate) fn accept_r2t(
+        &mut self,
+        id: TaskId,
+        pdu: &ReadyToTransfer,
+        negotiated: &Negotiated,
+    ) -> Result<bool, Misbehaviour> {
+        let Some(slot) = self.living(id) else {
+            return Ok(false);
+        };
+        let Some(task) = &mut slot.task else {
+            return Ok(false);
+        };
+        let burst = task.accept_r2t(pdu, negotiated.max_burst_length_bytes)?;
+        let agreed = negotiated.max_outstanding_r2t;
+        let was_idle = slot.r2ts.length == 0;
+        if slot.r2ts.length >= usize::from(agreed) || !slot.r2ts.push(burst) {
+            return Err(Misbehaviour::TooManyR2ts { agreed });
+        }
+        Ok(was_idle)
+    }
+
+    /// The R2T of a task to serve next.
+    pub(crate) fn burst(&mut self, id: TaskId) -> Option<&mut Burst> {
+        self.living(id)?.r2ts.front_mut()
+    }
+
+    /// The R2T of [`TaskTable::burst`] is served. Whether there is another.
+    pub(crate) fn end_burst(&mut self, id: TaskId) -> bool {
+        let Some(slot) = self.living(id) else {
+            return false;
+        };
+        slot.r2ts.pop();
+        slot.r2ts.length > 0
+    }
+
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         self.get(id)?;
         let task = self.slots.get_mut(usize::from(id.index()))?.task.take()?;
+        self.awaited_bytes -= task.awaited_bytes();
         self.free.push(id.index());
         Some(task)
     }
