@@ -53,9 +53,7 @@ impl Session {
             );
         }
         let mut reply = self.execute(command, data);
-        self.shared
-            .log
-            .count(|c| c.data_out_bytes += data.len() as u64);
+        self.shared.log.totals.data_out_bytes.add(data.len());
         match command.fault {
             Some(CommandFault::CloseAfter) => return Flow::Close,
             Some(CommandFault::StatusAfter(status, sense)) => {
@@ -132,9 +130,7 @@ impl Session {
             .unwrap_or(usize::MAX);
         let segment = limit.min(self.params.max_send_bytes as usize).max(1);
         let burst = (self.params.max_burst_bytes as usize).max(1);
-        self.shared
-            .log
-            .count(|c| c.data_in_bytes += data.len() as u64);
+        self.shared.log.totals.data_in_bytes.add(data.len());
         let mut data_sn = 0;
         let mut at = 0;
         while at < data.len() {

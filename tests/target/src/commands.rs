@@ -23,7 +23,7 @@ impl Session {
             length_bytes: command.expected_data_transfer_length,
             immediate_bytes: len32(data.len()),
         });
-        self.shared.log.count(|c| c.commands += 1);
+        self.shared.log.totals.commands.add(1);
         command.fault =
             self.shared
                 .script

@@ -32,6 +32,9 @@ pub struct TargetConfig {
     pub advertised: Vec<(String, Vec<String>)>,
     /// Portals of its own names in SendTargets, as `address,tag` text. Default: where it listens.
     pub advertised_portals: Option<Vec<String>>,
+    /// Whether events are kept for `TestTarget::events` and its kin. Default true; false makes room
+    /// for speed where nobody asks.
+    pub keep_events: bool,
 }
 
 impl Default for TargetConfig {
@@ -47,6 +50,7 @@ impl Default for TargetConfig {
             delivery: Delivery::default(),
             advertised: Vec::new(),
             advertised_portals: None,
+            keep_events: true,
         }
     }
 }

@@ -28,7 +28,7 @@ const FIRST_STAT_SN: u32 = 0xffff_fffc;
 /// Serves a connection to its end.
 pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let mut cut = shared.cut.subscribe();
-    shared.log.count(|c| c.connections += 1);
+    shared.log.totals.connections.add(1);
     shared.log.record(Event::Connected);
     let mut connection = Connection {
         frozen_up_to: shared.frozen_up_to.subscribe(),
@@ -228,7 +228,7 @@ impl Connection {
         stat_sn: u32,
         cmd_sn: u32,
     ) -> Session {
-        self.shared.log.count(|c| c.logins += 1);
+        self.shared.log.totals.logins.add(1);
         let identity = login.identity;
         self.shared.log.record(Event::LoggedIn {
             session: registration.id,
@@ -280,7 +280,7 @@ impl Connection {
             }
             let flow = tokio::select! {
                 received = self.inbox.fill(&mut self.stream) => {
-                    self.shared.log.count(|c| c.receives += 1);
+                    self.shared.log.totals.receives.add(1);
                     if received? == 0 { return Ok(()) } else { Flow::Go }
                 }
                 letter = mail.recv() => match letter {
@@ -318,7 +318,7 @@ impl Connection {
         if session.out.is_empty() {
             return Ok(());
         }
-        self.shared.log.count(|c| c.sends += 1);
+        self.shared.log.totals.sends.add(1);
         self.stream.write_all(&session.out).await?;
         session.out.clear();
         // A burst of large reads must not keep its memory for ever.

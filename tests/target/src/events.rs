@@ -1,5 +1,6 @@
 //! What a target saw and did, for tests to read: a bounded log that can be waited on.
 
+use crate::counters::Totals;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -146,31 +147,13 @@ pub enum Event {
     },
 }
 
-/// Running totals. They only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Connections accepted.
-    pub connections: u64,
-    /// Logins that reached the full-feature phase.
-    pub logins: u64,
-    /// SCSI commands taken.
-    pub commands: u64,
-    /// Bytes written by initiators.
-    pub data_out_bytes: u64,
-    /// Bytes read by initiators.
-    pub data_in_bytes: u64,
-    /// Receives and sends, that is system calls on connections.
-    pub receives: u64,
-    /// See `receives`.
-    pub sends: u64,
-    /// Events forgotten because the log was full.
-    pub forgotten_events: u64,
-}
-
 /// The log, shared by all connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EventLog {
+    /// Whether events are kept at all.
+    keeps: bool,
     state: Mutex<State>,
+    pub(crate) totals: Totals,
     changed: Condvar,
     changed_async: Notify,
 }
@@ -178,31 +161,55 @@ pub(crate) struct EventLog {
 #[derive(Debug, Default)]
 struct State {
     events: VecDeque<Event>,
-    counters: Counters,
+    /// How many wait for an event: waking nobody is a system call too.
+    waiting: usize,
+}
+
+/// Someone who waits for an event.
+struct Waiting<'a>(&'a EventLog);
+
+impl<'a> Waiting<'a> {
+    fn on(log: &'a EventLog) -> Self {
+        log.state().waiting += 1;
+        Self(log)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
+    }
 }
 
 impl EventLog {
+    /// A log that keeps events, or one that only passes them on to the program's log.
+    pub(crate) fn new(keeps: bool) -> Self {
+        Self {
+            keeps,
+            state: Mutex::default(),
+            totals: Totals::default(),
+            changed: Condvar::new(),
+            changed_async: Notify::new(),
+        }
+    }
+
     /// Appends an event and wakes whoever waits.
     pub(crate) fn record(&self, event: Event) {
         log::debug!("{event:?}");
+        if !self.keeps {
+            return;
+        }
         let mut state = self.state();
         if state.events.len() >= MAX_EVENTS {
             state.events.pop_front();
-            state.counters.forgotten_events += 1;
+            self.totals.forgotten_events.add(1);
         }
         state.events.push_back(event);
-        drop(state);
-        self.changed.notify_all();
-        self.changed_async.notify_waiters();
-    }
-
-    /// Changes the totals.
-    pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {
-        change(&mut self.state().counters);
-    }
-
-    pub(crate) fn counters(&self) -> Counters {
-        self.state().counters
+        if state.waiting > 0 {
+            drop(state);
+            self.changed.notify_all();
+            self.changed_async.notify_waiters();
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<Event> {
@@ -220,6 +227,7 @@ impl EventLog {
         mut wanted: impl FnMut(&Event) -> bool,
     ) -> Option<Event> {
         let end = Instant::now() + limit;
+        let _waiting = Waiting::on(self);
         let mut state = self.state();
         loop {
             if let Some(found) = state.events.iter().find(|event| wanted(event)) {
@@ -237,6 +245,7 @@ impl EventLog {
         limit: Duration,
         mut wanted: impl FnMut(&Event) -> bool,
     ) -> Option<Event> {
+        let _waiting = Waiting::on(self);
         let wait = async {
             loop {
                 let changed = self.changed_async.notified();

@@ -61,6 +61,7 @@ mod chap;
 mod commands;
 mod config;
 mod connection;
+mod counters;
 mod discovery;
 mod disk;
 mod events;
@@ -84,8 +85,9 @@ pub use config::{
     BlockLimits, ChapConfig, Delivery, Designator, DigestPolicy, LunAddressing, LunConfig,
     Negotiation, TargetConfig, Thin, opcode,
 };
+pub use counters::Counters;
 pub use disk::{Disk, Full};
-pub use events::{Counters, Event, SessionId};
+pub use events::{Event, SessionId};
 pub use script::{CommandFault, ConnectFault, LoginFault, Rule, RuleId};
 pub use scsi::sense::Sense;
 pub use sessions::AsyncEvent;

@@ -73,6 +73,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn configuration(options: Options) -> Result<TargetConfig, Box<dyn Error>> {
     let mut config = TargetConfig {
         listen: options.listen,
+        // There is nobody who could ask for them.
+        keep_events: false,
         ..TargetConfig::default()
     };
     let own = &mut config.negotiation;

@@ -2,6 +2,7 @@
 //! of times, or always. Rules can come and go while the target runs.
 
 use crate::scsi::sense::Sense;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -290,6 +291,8 @@ pub struct RuleId(u64);
 /// The rules of one target, in the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
+    /// Whether there is any rule: without one, a command need not take the lock.
+    has_rules: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -305,6 +308,7 @@ impl Script {
         let id = RuleId(state.next);
         state.next += 1;
         state.rules.push((id, rule));
+        self.has_rules.store(true, Ordering::Release);
         id
     }
 
@@ -312,7 +316,10 @@ impl Script {
     pub(crate) fn remove(&self, id: RuleId) -> u64 {
         let mut state = self.state();
         let at = state.rules.iter().position(|(rule_id, _)| *rule_id == id);
-        at.map_or(0, |at| state.rules.remove(at).1.fired)
+        let fired = at.map_or(0, |at| state.rules.remove(at).1.fired);
+        self.has_rules
+            .store(!state.rules.is_empty(), Ordering::Release);
+        fired
     }
 
     pub(crate) fn fired(&self, id: RuleId) -> u64 {
@@ -325,7 +332,9 @@ impl Script {
     }
 
     pub(crate) fn clear(&self) {
-        self.state().rules.clear();
+        let mut state = self.state();
+        state.rules.clear();
+        self.has_rules.store(false, Ordering::Release);
     }
 
     /// What to do with a connection just accepted.
@@ -370,6 +379,9 @@ impl Script {
         lun: Option<u16>,
         applies: impl Fn(&CommandFault) -> bool,
     ) -> Option<CommandFault> {
+        if !self.has_rules.load(Ordering::Acquire) {
+            return None;
+        }
         let mut state = self.state();
         state
             .rules

@@ -5,6 +5,7 @@ use crate::login::Identity;
 use crate::scsi::{lun_number, sense::Sense};
 use crate::session::Command;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 
@@ -96,9 +97,10 @@ struct State {
 }
 
 /// The table.
-#[derive(Default)]
 pub(crate) struct Sessions {
     state: Mutex<State>,
+    /// Whether any session has a unit attention: without, a command need not take the lock.
+    has_attentions: AtomicBool,
     log: Arc<EventLog>,
 }
 
@@ -106,6 +108,7 @@ impl Sessions {
     pub(crate) fn new(log: Arc<EventLog>) -> Self {
         Self {
             state: Mutex::default(),
+            has_attentions: AtomicBool::new(false),
             log,
         }
     }
@@ -162,7 +165,9 @@ impl Sessions {
 
     /// Takes a session out; its held commands stay.
     pub(crate) fn leave(&self, id: SessionId) {
-        self.state().live.retain(|entry| entry.id != id);
+        let mut state = self.state();
+        state.live.retain(|entry| entry.id != id);
+        self.note_attentions(&state);
     }
 
     pub(crate) fn knows_tsih(&self, tsih: u16) -> bool {
@@ -189,22 +194,34 @@ impl Sessions {
 
     /// Adds a unit attention to every session but `except`.
     pub(crate) fn attention(&self, lun: [u8; 8], sense: Sense, except: Option<SessionId>) {
-        for entry in &mut self.state().live {
+        let mut state = self.state();
+        for entry in &mut state.live {
             if Some(entry.id) != except && entry.attentions.len() < 64 {
                 entry.attentions.push_back((lun, sense));
             }
         }
+        self.note_attentions(&state);
     }
 
     /// Takes the next unit attention of a session for a LUN.
     pub(crate) fn pop_attention(&self, id: SessionId, lun: &[u8; 8]) -> Option<Sense> {
+        if !self.has_attentions.load(Ordering::Acquire) {
+            return None;
+        }
         let mut state = self.state();
         let entry = state.live.iter_mut().find(|entry| entry.id == id)?;
         let at = entry
             .attentions
             .iter()
             .position(|(of, _)| lun_number(of) == lun_number(lun))?;
-        entry.attentions.remove(at).map(|(_, sense)| sense)
+        let (_, sense) = entry.attentions.remove(at)?;
+        self.note_attentions(&state);
+        Some(sense)
+    }
+
+    fn note_attentions(&self, state: &State) {
+        let any = state.live.iter().any(|entry| !entry.attentions.is_empty());
+        self.has_attentions.store(any, Ordering::Release);
     }
 
     /// Keeps a command. Returns the key to release it by.

@@ -28,7 +28,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(config: TargetConfig, portal: SocketAddr) -> Self {
-        let log = Arc::new(EventLog::default());
+        let log = Arc::new(EventLog::new(config.keep_events));
         Self {
             luns: Luns::new(&config),
             config: Arc::new(config),

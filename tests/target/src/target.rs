@@ -4,7 +4,8 @@ use crate::chap::Secret;
 use crate::config::TargetConfig;
 use crate::connection;
 use crate::disk::Disk;
-use crate::events::{Counters, Event, SessionId};
+use crate::counters::Counters;
+use crate::events::{Event, SessionId};
 use crate::script::{Rule, RuleId};
 use crate::scsi::{lun_field, sense::Sense};
 use crate::sessions::{AsyncEvent, Mail};
@@ -127,7 +128,7 @@ impl TestTarget {
 
     /// Running totals.
     pub fn counters(&self) -> Counters {
-        self.shared.log.counters()
+        self.shared.log.totals.read()
     }
 
     /// The sessions that live now, discovery sessions included.

@@ -13,7 +13,7 @@ use crate::disk::Disk;
 use sense::Sense;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A command descriptor block, shorter ones filled up with zeros.
 pub(crate) type Cdb = [u8; 16];
@@ -73,6 +73,8 @@ pub(crate) struct Lun {
     pub(crate) disk: Arc<Disk>,
     capacity_bytes: AtomicU64,
     write_protected: AtomicBool,
+    /// Whether `attentions` has any: without, a command need not take the lock.
+    has_attentions: AtomicBool,
     attentions: Mutex<VecDeque<Sense>>,
     /// VPD page 80h and the NAA designator when the configuration names none.
     default_identity: u64,
@@ -89,6 +91,7 @@ impl Lun {
             disk,
             capacity_bytes: AtomicU64::new(config.capacity_bytes),
             write_protected: AtomicBool::new(config.write_protected),
+            has_attentions: AtomicBool::new(!config.unit_attentions.is_empty()),
             attentions: Mutex::new(config.unit_attentions.iter().copied().collect()),
             default_identity,
             config,
@@ -118,17 +121,26 @@ impl Lun {
 
     /// Adds a unit attention for whoever comes first.
     pub(crate) fn push_attention(&self, sense: Sense) {
-        self.attentions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(sense);
+        let mut attentions = self.attentions();
+        attentions.push_back(sense);
+        self.has_attentions.store(true, Ordering::Release);
     }
 
     fn pop_attention(&self) -> Option<Sense> {
+        if !self.has_attentions.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut attentions = self.attentions();
+        let next = attentions.pop_front();
+        self.has_attentions
+            .store(!attentions.is_empty(), Ordering::Release);
+        next
+    }
+
+    fn attentions(&self) -> MutexGuard<'_, VecDeque<Sense>> {
         self.attentions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
     }
 
     /// Types that are read and written in blocks: disk, CD, optical, simplified disk.
