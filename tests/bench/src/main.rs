@@ -9,21 +9,33 @@
     reason = "a benchmark has nobody to recover for: it says what failed, and ends"
 )]
 
+mod bare;
+mod case;
 mod cli;
 mod client;
+mod demands;
 mod failure;
+mod floors;
+mod idle;
 mod load_name;
 mod measure;
 mod one;
 mod parts;
+mod progress;
+mod report;
 mod round;
+mod run;
+mod stage;
+mod statistics;
 mod workspace;
 
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Verb};
+use cli::{Cli, RunOptions, Verb};
 use failure::{Failure, Status};
 
 #[allow(clippy::print_stderr, reason = "a program's complaints")]
@@ -42,6 +54,36 @@ fn run(cli: &Cli) -> Result<Status, Failure> {
     workspace::end_on_panic();
     workspace::end_on_signals()?;
     match &cli.verb {
-        Verb::One(options) => one::run(options).map(|()| Status::Met),
+        Some(Verb::One(options)) => one::run(options).map(|()| Status::Met),
+        Some(Verb::Run(options)) => run_all(options),
+        None => run_all(&cli.run),
     }
+}
+
+/// Measures, tells, and says whether it was enough.
+#[allow(clippy::print_stdout, reason = "the report")]
+fn run_all(options: &RunOptions) -> Result<Status, Failure> {
+    let report = run::run(options)?;
+    print!("{}", report::text::render(&report));
+    if let Some(path) = &options.json {
+        let json = serde_json::to_string_pretty(&report).expect("a report is plain data");
+        write(path, &(json + "\n"))?;
+    }
+    if let Some(path) = &options.markdown {
+        write(path, &report::markdown::render(&report))?;
+    }
+    if let (Some(path), Some(svg)) = (&options.plot, report::plot::render(&report)) {
+        write(path, &svg)?;
+    }
+    let missed = report.verdicts.iter().any(|verdict| !verdict.met);
+    Ok(if missed && !options.quick {
+        Status::Missed
+    } else {
+        Status::Met
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text)
+        .map_err(|error| Failure::part(format!("cannot write {}: {error}", path.display())))
 }

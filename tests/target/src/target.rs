@@ -3,8 +3,8 @@
 use crate::chap::Secret;
 use crate::config::TargetConfig;
 use crate::connection;
-use crate::disk::Disk;
 use crate::counters::Counters;
+use crate::disk::Disk;
 use crate::events::{Event, SessionId};
 use crate::script::{Rule, RuleId};
 use crate::scsi::{lun_field, sense::Sense};

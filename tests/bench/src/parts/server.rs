@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
+use vhost_user_iscsi::url::TargetUrl;
 use vhost_user_iscsi_tests::process::Process;
 use vhost_user_iscsi_tests::wait;
 
@@ -180,13 +181,7 @@ fn our_command(url: &str, socket: &Path, options: &ServerOptions) -> Vec<String>
 }
 
 fn peer_command(url: &str, socket: &Path, options: &ServerOptions) -> Result<Vec<String>, Failure> {
-    let parts = url.strip_prefix("iscsi://").and_then(|rest| {
-        let (portal, rest) = rest.split_once('/')?;
-        let (target, lun) = rest.split_once('/')?;
-        Some((portal, target, lun.split('?').next().unwrap_or(lun)))
-    });
-    let (portal, target, lun) = parts
-        .ok_or_else(|| Failure::usage(format!("{url} is not iscsi://host[:port]/target/lun")))?;
+    let parts = TargetUrl::parse(url).map_err(|error| Failure::usage(format!("{url}: {error}")))?;
     let digest = if options.digests == Digests::Off {
         NO_DIGEST
     } else {
@@ -195,9 +190,9 @@ fn peer_command(url: &str, socket: &Path, options: &ServerOptions) -> Result<Vec
     let values = [
         ("socket", &*socket.display().to_string()),
         ("url", url),
-        ("portal", portal),
-        ("target", target),
-        ("lun", lun),
+        ("portal", &*parts.portal.to_string()),
+        ("target", parts.target.as_str()),
+        ("lun", &*parts.lun.to_string()),
         ("queues", &*options.queues.to_string()),
         ("header_digest", digest),
     ];

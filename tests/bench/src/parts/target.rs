@@ -7,6 +7,7 @@ use std::process::Command;
 use std::str::FromStr;
 use std::time::Duration;
 
+use vhost_user_iscsi::url::TargetUrl;
 use vhost_user_iscsi_tests::process::Process;
 use vhost_user_iscsi_tests::tgt::{Backing, LunOptions, Tgt};
 
@@ -37,8 +38,10 @@ impl FromStr for TargetName {
         match text {
             "tgt" => Ok(Self::Tgt),
             "memory" => Ok(Self::Memory),
-            url if url.starts_with("iscsi://") => Ok(Self::Url(url.to_owned())),
-            _ => Err("expected tgt, memory, or a URL iscsi://host[:port]/target/lun".to_owned()),
+            url => match TargetUrl::parse(url) {
+                Ok(_) => Ok(Self::Url(url.to_owned())),
+                Err(error) => Err(format!("it is not tgt or memory, and as a URL {error}")),
+            },
         }
     }
 }
