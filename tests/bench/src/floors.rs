@@ -114,30 +114,34 @@ fn run(floor: &Floor, load: Load, waiting: Waiting) -> Result<FloorReport, Strin
 }
 
 fn report(results: Vec<FloorResult>, waiting: Waiting) -> FloorReport {
-    let requests = as_f64(results.iter().map(|result| result.requests).sum());
-    let cpu: Duration = results.iter().map(|result| result.cpu).sum();
-    let calls = results
-        .iter()
-        .map(|result| result.sends + result.receives)
-        .sum();
-    let iops = results.iter().map(FloorResult::iops).sum();
-    let mut results = results.into_iter();
-    let mut latencies = results.next().expect("a case has a queue").latency_ns;
-    for result in results {
-        latencies
-            .add(result.latency_ns)
-            .expect("histograms of the same bounds");
-    }
-    let quantile_us = |quantile| as_f64(latencies.value_at_quantile(quantile)) / 1e3;
+    let all = results
+        .into_iter()
+        .reduce(together)
+        .expect("a case has a queue");
+    let quantile_us = |quantile| as_f64(all.latency_ns.value_at_quantile(quantile)) / 1e3;
     FloorReport {
         coalesced_answers: usize::from(waiting.coalesced_answers),
         busy_poll_us: waiting.busy_poll_us,
-        iops,
-        cpu_us: cpu.as_secs_f64() * 1e6 / requests,
+        iops: all.iops(),
+        cpu_us: all.cpu_us_per_request(),
         p50_us: quantile_us(0.5),
         p99_us: quantile_us(0.99),
-        syscalls: as_f64(calls) / requests,
+        syscalls: all.calls_per_request(),
     }
+}
+
+/// What two sessions at the same time came to.
+fn together(mut first: FloorResult, second: FloorResult) -> FloorResult {
+    first.requests += second.requests;
+    first.elapsed = first.elapsed.max(second.elapsed);
+    first.cpu += second.cpu;
+    first.sends += second.sends;
+    first.receives += second.receives;
+    first
+        .latency_ns
+        .add(second.latency_ns)
+        .expect("histograms of the same bounds");
+    first
 }
 
 #[cfg(test)]

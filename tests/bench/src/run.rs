@@ -96,6 +96,7 @@ impl<'a> Run<'a> {
             peer: self.programs.peer.clone(),
             rounds: self.rounds,
             seconds: self.window.length.as_secs_f64(),
+            quick: self.options.quick,
             syscall_counter: self.counter,
             targets: Vec::new(),
             verdicts: Vec::new(),

@@ -18,6 +18,8 @@ use crate::failure::Failure;
 const SIZE_BYTES: u64 = 8 << 30;
 const LUN: u16 = 1;
 const IN_MEMORY_NAME: &str = "iqn.2026-11.test.example:bench";
+/// More commands than the deepest case has in flight: waiting for the window is no load.
+const IN_MEMORY_WINDOW: &str = "256";
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Which target.
@@ -117,6 +119,7 @@ fn start_in_memory() -> Result<Target, Failure> {
     let lun = format!("{LUN}:{SIZE_BYTES}:null");
     let mut command = Command::new(program);
     command.args(["--target-name", IN_MEMORY_NAME, "--lun", &lun]);
+    command.args(["--cmd-sn-window", IN_MEMORY_WINDOW]);
     let process = Process::start(&mut command, "it was built together with this program");
     let portal = process.stdout.wait_for(":", START_LIMIT).ok_or_else(|| {
         let errors = process.stderr.all().join("\n");

@@ -37,6 +37,8 @@ pub(crate) struct Report {
     pub(crate) rounds: u32,
     /// Length of a round, seconds.
     pub(crate) seconds: f64,
+    /// A run to see that everything works: its verdicts decide nothing.
+    pub(crate) quick: bool,
     /// What counted the system calls, if they were.
     pub(crate) syscall_counter: Option<Counter>,
     /// One after the other.

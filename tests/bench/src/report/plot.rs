@@ -226,6 +226,9 @@ impl Panel {
         for series in &self.series {
             svg += &series.draw(&x, &y);
         }
+        for series in &self.series {
+            svg += &series.depths(&x, &y);
+        }
         svg
     }
 }
@@ -247,7 +250,7 @@ fn axis_names() -> String {
 }
 
 impl Series {
-    /// Both lines; the depth stands beside the points of the p50.
+    /// Both lines, and points on that of the p50.
     fn draw(&self, x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) -> String {
         let path = |latency: fn(&Point) -> f64| {
             let places = self.points.iter();
@@ -273,8 +276,26 @@ impl Series {
                 svg,
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>"
             );
-            let attributes = format!("font-size=\"9\" fill=\"{colour}\"");
-            svg += &text(x + 4.0, y + 11.0, &attributes, &point.depth.to_string());
+        }
+        svg
+    }
+
+    /// The depth beside each point of the p50, where the lines of others are least in its way.
+    fn depths(&self, x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) -> String {
+        let colour = self.colour;
+        let (right, down, anchor) = match colour {
+            OURS => (5.0, 11.0, "start"),
+            PEER => (-5.0, -6.0, "end"),
+            _ => (5.0, -6.0, "start"),
+        };
+        let attributes = format!(
+            "font-size=\"9\" fill=\"{colour}\" text-anchor=\"{anchor}\" paint-order=\"stroke\" \
+             stroke=\"white\" stroke-width=\"2.5\" stroke-linejoin=\"round\""
+        );
+        let mut svg = String::new();
+        for point in &self.points {
+            let (x, y) = (x(point.thousands_per_second), y(point.p50_us));
+            svg += &text(x + right, y + down, &attributes, &point.depth.to_string());
         }
         svg
     }

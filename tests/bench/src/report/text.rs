@@ -16,6 +16,9 @@ pub(crate) fn render(report: &Report) -> String {
         text.push('\n');
     }
     text += &verdicts(&report.verdicts);
+    if report.quick {
+        text += "a quick run: it shows that everything works, and decides nothing\n";
+    }
     text.push('\n');
     text += &header(report);
     text
@@ -209,7 +212,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            lines[0].ends_with("0.250") && lines[2].contains("ratio         2.50"),
+            lines[0].ends_with("0.250") && lines[2].contains("ratio       2.50"),
             "{text}"
         );
     }
