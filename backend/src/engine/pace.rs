@@ -92,11 +92,15 @@ impl Pace {
     /// Never more than half of what is awaited: the target needs something to do meanwhile, and
     /// an estimate that is wrong must not make the end of a burst wait.
     pub(super) fn low_water_bytes(&mut self, answers: u64, awaited_bytes: u64) -> u64 {
+        if answers == 0 {
+            // Nothing to wait for: what comes next is probably as many as before.
+            return self.low_water_bytes;
+        }
+        let two_answers_bytes = 2 * awaited_bytes / answers;
         let wanted = (self.rate.saturating_mul(COALESCE_AIM_US) / 1000)
             .min(awaited_bytes / 2)
             .min(MAX_LOW_WATER_BYTES);
-        let two_answers = 2 * awaited_bytes / answers.max(1);
-        if wanted < two_answers.max(2) {
+        if wanted < two_answers_bytes {
             self.low_water_bytes = 1;
         } else if !(wanted / 2..=wanted).contains(&self.low_water_bytes) {
             // A band rather than a value: each change is a system call.
@@ -147,7 +151,7 @@ mod tests {
     #[test]
     fn few_answers_or_slow_ones_come_alone() {
         let (mut fast, _) = with_answers_every(10);
-        for answers in 0..4 {
+        for answers in 1..4 {
             assert_eq!(low_water(&mut fast, answers), AT_ONCE, "{answers}");
         }
         let (mut slow, now) = with_answers_every(COALESCE_AIM_US / 2 + 1);
@@ -192,7 +196,7 @@ mod tests {
     fn a_steady_load_changes_the_mark_once() {
         let (mut pace, _) = with_answers_every(10);
         let mark = low_water(&mut pace, 32);
-        for answers in [31, 33, 30, 34, 32] {
+        for answers in [31, 33, 0, 30, 34, 0, 32] {
             assert_eq!(low_water(&mut pace, answers), mark, "{answers}");
         }
     }
