@@ -1,6 +1,7 @@
 //! Commands carried out and answered: Data-In, SCSI responses, and the faults of both.
 
 use crate::bytes::len32;
+use crate::data::{Data, DataOut};
 use crate::events::Event;
 use crate::pdu::{Bhs, Digests, FINAL, opcode};
 use crate::script::CommandFault;
@@ -20,17 +21,17 @@ const UNDERFLOW: u8 = 0x02;
 
 impl Session {
     /// All data is here: carry out now, or hold.
-    pub(crate) fn complete(&mut self, command: Command, data: Vec<u8>) -> Flow {
+    pub(crate) fn complete(&mut self, command: Command, data: DataOut<'_>) -> Flow {
         let wait = match command.fault {
             Some(CommandFault::Hold) => None,
             Some(CommandFault::Delay(wait)) => Some(wait),
             _ => return self.carry_out(&command, &data),
         };
         self.held += 1;
-        let key = self
-            .shared
-            .sessions
-            .hold(self.id, self.identity.clone(), command, data);
+        let key =
+            self.shared
+                .sessions
+                .hold(self.id, self.identity.clone(), command, data.into_owned());
         if let Some(wait) = wait {
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
@@ -41,7 +42,7 @@ impl Session {
         Flow::Go
     }
 
-    pub(crate) fn carry_out(&mut self, command: &Command, data: &[u8]) -> Flow {
+    pub(crate) fn carry_out(&mut self, command: &Command, data: &DataOut<'_>) -> Flow {
         if let Some(CommandFault::Status(status, sense)) = command.fault {
             return self.answer(
                 command,
@@ -64,13 +65,15 @@ impl Session {
                     ..reply
                 };
             }
-            Some(CommandFault::ShortData(bytes)) => reply.data.truncate(bytes),
+            Some(CommandFault::ShortData(bytes)) => {
+                reply.data = reply.data.part(0, bytes).into_owned()
+            }
             _ => {}
         }
         self.answer(command, &reply)
     }
 
-    fn execute(&self, command: &Command, data: &[u8]) -> Reply {
+    fn execute(&self, command: &Command, data: &DataOut<'_>) -> Reply {
         let limit = self.shared.config.delivery.max_transfer_bytes;
         if command.expected_data_transfer_length > limit {
             return Reply::check(Sense::INVALID_FIELD);
@@ -109,19 +112,18 @@ impl Session {
         } else {
             0
         };
-        let data = reply.data.get(..wanted as usize).unwrap_or(&reply.data);
-        let data = if command.reads { data } else { &[] };
+        let data = reply.data.part(0, wanted as usize);
         let with_status = self.shared.config.delivery.status_with_data
             && reply.status == GOOD
             && !matches!(command.fault, Some(CommandFault::Response(_)));
-        let data_sn = self.send_data(command, data, with_status.then_some(residual));
+        let data_sn = self.send_data(command, &data, with_status.then_some(residual));
         if data.is_empty() || !with_status {
             self.send_response(command, reply, residual, data_sn);
         }
     }
 
     /// Sends Data-In; the last one with the status, when `residual` is given. Returns ExpDataSN.
-    fn send_data(&mut self, command: &Command, data: &[u8], residual: Option<Residual>) -> u32 {
+    fn send_data(&mut self, command: &Command, data: &Data<'_>, residual: Option<Residual>) -> u32 {
         let limit = self
             .shared
             .config
@@ -143,10 +145,10 @@ impl Session {
                 0
             };
             let bhs = data_in(command, flags, data_sn, len32(at));
-            let piece = data.get(at..end).unwrap_or_default();
+            let piece = data.part(at, end);
             match residual.filter(|_| last) {
-                Some(residual) => self.send_last_data(command, bhs, residual, piece),
-                None => self.send(bhs, 0, piece),
+                Some(residual) => self.send_last_data(command, bhs, residual, &piece),
+                None => self.send(bhs, 0, &piece),
             }
             data_sn += 1;
             at = end;
@@ -155,7 +157,7 @@ impl Session {
     }
 
     /// The last Data-In with status (S bit).
-    fn send_last_data(&mut self, command: &Command, bhs: Bhs, residual: Residual, data: &[u8]) {
+    fn send_last_data(&mut self, command: &Command, bhs: Bhs, residual: Residual, data: &Data<'_>) {
         let flags = bhs.flags() | 0x01 | residual.flags;
         let bhs = bhs.put(1, &[flags]).put32(44, residual.bytes);
         let stat_sn = self.spoiled_stat_sn(command);
@@ -180,7 +182,7 @@ impl Session {
             .put32(44, residual.bytes);
         let stat_sn = self.spoiled_stat_sn(command);
         let sense = self.sense_segment(reply.sense);
-        self.send(bhs, stat_sn, &sense);
+        self.send(bhs, stat_sn, &sense.into());
     }
 
     /// SenseLength and sense data (RFC 7143 section 11.4.7.2).

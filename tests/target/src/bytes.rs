@@ -7,9 +7,11 @@ pub(crate) fn u8_at(bytes: &[u8], at: usize) -> u8 {
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let rest = bytes.get(at..).unwrap_or_default();
     let mut out = [0; N];
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = u8_at(bytes, at + i);
+    match rest.first_chunk() {
+        Some(there) => out = *there,
+        None => put(&mut out, 0, rest),
     }
     out
 }
@@ -36,9 +38,9 @@ pub(crate) fn be64(bytes: &[u8], at: usize) -> u64 {
 
 /// Copies `value` to `at`, as much of it as fits.
 pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    for (to, from) in bytes.iter_mut().skip(at).zip(value) {
-        *to = *from;
-    }
+    let room = bytes.get_mut(at..).unwrap_or_default();
+    let length = room.len().min(value.len());
+    room[..length].copy_from_slice(&value[..length]);
 }
 
 /// A length as a 32-bit protocol field; lengths here are bounded far below the limit.

@@ -1,6 +1,7 @@
 //! SCSI commands coming in, and the data of writes: immediate, unsolicited, asked for by R2T.
 
 use crate::bytes::{be32, len32};
+use crate::data::{Data, DataOut};
 use crate::events::Event;
 use crate::pdu::{Bhs, FINAL, RESERVED_TAG, opcode};
 use crate::script::CommandFault;
@@ -68,7 +69,7 @@ impl Session {
             _ => {}
         }
         if !command.writes || command.expected_data_transfer_length == 0 {
-            return self.complete(command, Vec::new());
+            return self.complete(command, DataOut::NONE);
         }
         let unsolicited = (!last).then(|| {
             self.params
@@ -78,9 +79,13 @@ impl Session {
         if let Some(reply) = self.refuse_early(&command, unsolicited.is_some()) {
             return self.answer(&command, &reply);
         }
+        let keep = !self.shared.luns.drops(&command.lun, &command.cdb);
+        if immediate.len() == command.expected_data_transfer_length as usize {
+            return self.complete(command, DataOut::of(immediate, keep));
+        }
         let tag = command.initiator_task_tag;
-        self.writes
-            .insert(tag, WriteTask::new(command, immediate, unsolicited));
+        let task = WriteTask::new(command, immediate, unsolicited, keep);
+        self.writes.insert(tag, task);
         self.pursue(tag)
     }
 
@@ -191,7 +196,7 @@ impl Session {
             .put32(40, offset_bytes)
             .put32(44, length_bytes);
         // An R2T shows the next StatSN and does not use it up (RFC 7143 section 11.8.4).
-        self.send(bhs, self.stat_sn, &[]);
+        self.send(bhs, self.stat_sn, &Data::default());
         let initiator_task_tag = command.initiator_task_tag;
         self.record(Event::R2tSent {
             initiator_task_tag,

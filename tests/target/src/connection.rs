@@ -6,12 +6,13 @@ use crate::inbox::Inbox;
 use crate::keys::DEFAULT_SEGMENT_BYTES;
 use crate::login::Login;
 use crate::login_answer::{LoginAnswer, Sending};
+use crate::outbox::{Outbox, of_one_call};
 use crate::pdu::{self, Bhs, Digests};
 use crate::script::{ConnectFault, LoginFault};
 use crate::session::{Flow, Session};
 use crate::sessions::{Registration, Sessions};
 use crate::shared::Shared;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -209,16 +210,9 @@ impl Connection {
     ) -> io::Result<()> {
         let window = self.shared.config.negotiation.cmd_sn_window;
         let (bhs, text) = answer.encode(stat_sn, exp_cmd_sn, window);
-        let mut out = Vec::new();
-        pdu::emit(
-            &mut out,
-            &bhs,
-            &[],
-            &text,
-            Digests::default(),
-            Digests::default(),
-        );
-        self.stream.write_all(&out).await
+        let (mut out, none) = (Outbox::default(), Digests::default());
+        pdu::emit(&mut out, &bhs, &[], &text.into(), none, none);
+        self.send(&out).await
     }
 
     fn enter(
@@ -313,16 +307,22 @@ impl Connection {
         }
     }
 
-    /// One write for all answers of a wake-up.
+    /// Sends all answers of a wake-up.
     async fn flush(&mut self, session: &mut Session) -> io::Result<()> {
-        if session.out.is_empty() {
-            return Ok(());
-        }
-        self.shared.log.totals.sends.add(1);
-        self.stream.write_all(&session.out).await?;
+        self.send(&session.out).await?;
         session.out.clear();
-        // A burst of large reads must not keep its memory for ever.
-        session.out.shrink_to(FLUSH_BYTES);
+        Ok(())
+    }
+
+    /// Sends in one write, or in as few as the socket lets it.
+    async fn send(&mut self, out: &Outbox) -> io::Result<()> {
+        let mut slices = out.slices();
+        let mut rest = slices.as_mut_slice();
+        while !rest.is_empty() {
+            self.shared.log.totals.sends.add(1);
+            let sent = self.stream.write_vectored(of_one_call(rest)).await?;
+            IoSlice::advance_slices(&mut rest, sent);
+        }
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What a LUN stores: sparse memory, or nothing at all.
 
+use crate::data::Data;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
@@ -48,6 +49,21 @@ impl Disk {
             max_stored_bytes: 0,
             chunks: Mutex::default(),
         }
+    }
+
+    /// Whether what is written is kept.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeps
+    }
+
+    /// The `length_bytes` at `offset_bytes`.
+    pub(crate) fn data(&self, offset_bytes: u64, length_bytes: usize) -> Data<'static> {
+        if !self.keeps {
+            return Data::Zeros(length_bytes);
+        }
+        let mut bytes = vec![0; length_bytes];
+        self.read(offset_bytes, &mut bytes);
+        bytes.into()
     }
 
     /// Fills `to` with the bytes at `offset_bytes`.

@@ -2,6 +2,7 @@
 //! messages, Reject.
 
 use crate::bytes::be32;
+use crate::data::Data;
 use crate::discovery;
 use crate::events::Event;
 use crate::pdu::{Bhs, FINAL, RESERVED_TAG, opcode};
@@ -134,7 +135,7 @@ impl Session {
         let ping = Bhs::new(opcode::NOP_IN, FINAL)
             .tag(RESERVED_TAG)
             .put32(20, tag);
-        self.send(ping, self.stat_sn, &[]);
+        self.send(ping, self.stat_sn, &Data::default());
         Flow::Go
     }
 

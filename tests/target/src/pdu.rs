@@ -2,6 +2,8 @@
 //! framing with AHS, padding and digests. No state, and nothing shared with the initiator.
 
 use crate::bytes::{be24, be32, len32, padded, put, u8_at};
+use crate::data::Data;
+use crate::outbox::Outbox;
 use thiserror::Error;
 
 /// Length of a basic header segment.
@@ -110,41 +112,42 @@ pub(crate) struct Digests {
 /// Appends one PDU to `out`. The lengths in the header are filled in here; `damage` turns the
 /// named digests into wrong ones.
 pub(crate) fn emit(
-    out: &mut Vec<u8>,
+    out: &mut Outbox,
     bhs: &Bhs,
     ahs: &[u8],
-    data: &[u8],
+    data: &Data<'_>,
     digests: Digests,
     damage: Digests,
 ) {
-    let start = out.len();
     let ahs = ahs.get(..ahs.len().min(MAX_AHS_BYTES)).unwrap_or(ahs);
     let words = u8::try_from(padded(ahs.len()) / 4).unwrap_or(u8::MAX);
     let lengths = len32(data.len()) & 0x00ff_ffff | u32::from(words) << 24;
-    out.extend_from_slice(&bhs.clone().put32(4, lengths).0);
-    out.extend_from_slice(ahs);
-    pad(out, start);
+    let bhs = bhs.clone().put32(4, lengths);
+    out.push_bytes(&bhs.0);
+    out.push_bytes(ahs);
+    out.push_bytes(padding(ahs.len()));
     if digests.header {
-        push_digest(out, start, damage.header);
+        let parts = [&bhs.0, ahs, padding(ahs.len())];
+        push_digest(out, parts.into_iter(), damage.header);
     }
-    let start = out.len();
-    out.extend_from_slice(data);
-    pad(out, start);
+    out.push(data);
+    out.push_bytes(padding(data.len()));
     if digests.data && !data.is_empty() {
-        push_digest(out, start, damage.data);
+        let padding = std::iter::once(padding(data.len()));
+        push_digest(out, data.slices().chain(padding), damage.data);
     }
 }
 
-fn pad(out: &mut Vec<u8>, start: usize) {
-    let length = out.len() - start;
-    out.resize(start + padded(length), 0);
+fn padding(length: usize) -> &'static [u8] {
+    const ZEROS: [u8; 3] = [0; 3];
+    ZEROS.get(..padded(length) - length).unwrap_or_default()
 }
 
 /// CRC32C goes out least significant byte first (RFC 7143 section 13.1).
-fn push_digest(out: &mut Vec<u8>, start: usize, wrong: bool) {
-    let digest = crc32c::crc32c(out.get(start..).unwrap_or_default());
+fn push_digest<'a>(out: &mut Outbox, segment: impl Iterator<Item = &'a [u8]>, wrong: bool) {
+    let digest = segment.fold(0, crc32c::crc32c_append);
     let digest = if wrong { !digest } else { digest };
-    out.extend_from_slice(&digest.to_le_bytes());
+    out.push_bytes(&digest.to_le_bytes());
 }
 
 /// Why the bytes from the initiator are no PDU. The connection ends with any of these.
@@ -235,10 +238,11 @@ mod tests {
     };
 
     fn sample(digests: Digests, damage: Digests) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Outbox::default();
         let bhs = Bhs::new(opcode::NOP_OUT, FINAL).tag(7);
-        emit(&mut out, &bhs, &[1, 2, 3, 4], b"hello", digests, damage);
-        out
+        let data = Data::from(&b"hello"[..]);
+        emit(&mut out, &bhs, &[1, 2, 3, 4], &data, digests, damage);
+        out.content()
     }
 
     #[test]
@@ -254,6 +258,20 @@ mod tests {
         let pdu = parse(&bytes, BOTH, 5).unwrap().unwrap();
         assert_eq!((pdu.data, pdu.total_bytes), (&b"hello"[..], bytes.len()));
         assert_eq!(pdu.bhs.initiator_task_tag(), 7);
+    }
+
+    #[test]
+    fn zeros_without_a_copy_have_the_digest_of_zeros() {
+        let emitted = |data: Data<'_>| {
+            let mut out = Outbox::default();
+            let bhs = Bhs::new(opcode::DATA_IN, FINAL);
+            emit(&mut out, &bhs, &[], &data, BOTH, Digests::default());
+            out.content()
+        };
+        assert_eq!(
+            emitted(Data::Zeros(70_001)),
+            emitted(vec![0; 70_001].into())
+        );
     }
 
     #[test]

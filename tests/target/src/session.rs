@@ -1,9 +1,11 @@
 //! The full-feature phase of one connection: sequence numbers, dispatch, sending. What PDUs of
 //! each kind do is in `commands`, `answers` and `management`.
 
+use crate::data::Data;
 use crate::events::{Event, SessionId};
 use crate::keys::Params;
 use crate::login::Identity;
+use crate::outbox::Outbox;
 use crate::pdu::{self, Bhs, Digests, RESERVED_TAG, opcode};
 use crate::script::CommandFault;
 use crate::sessions::Mail;
@@ -45,7 +47,7 @@ pub(crate) struct Session {
     pub(crate) identity: Identity,
     pub(crate) params: Params,
     /// Bytes to send; the connection takes them once per wake-up.
-    pub(crate) out: Vec<u8>,
+    pub(crate) out: Outbox,
     pub(crate) stat_sn: u32,
     pub(crate) exp_cmd_sn: u32,
     max_cmd_sn: u32,
@@ -75,7 +77,7 @@ impl Session {
             id,
             identity,
             params,
-            out: Vec::new(),
+            out: Outbox::default(),
             stat_sn,
             exp_cmd_sn,
             max_cmd_sn: exp_cmd_sn.wrapping_add(window).wrapping_sub(1),
@@ -182,7 +184,7 @@ impl Session {
     }
 
     /// Appends a PDU with this StatSN and the window of now.
-    pub(crate) fn send(&mut self, bhs: Bhs, stat_sn: u32, data: &[u8]) {
+    pub(crate) fn send(&mut self, bhs: Bhs, stat_sn: u32, data: &Data<'_>) {
         self.update_window();
         let bhs = bhs
             .put32(24, stat_sn)
@@ -202,7 +204,7 @@ impl Session {
     /// Sends a PDU that is a status, with a StatSN of its own.
     pub(crate) fn send_status(&mut self, bhs: Bhs, data: &[u8]) {
         let stat_sn = self.next_stat_sn();
-        self.send(bhs, stat_sn, data);
+        self.send(bhs, stat_sn, &data.into());
     }
 
     pub(crate) fn record(&self, event: Event) {

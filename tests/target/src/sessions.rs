@@ -1,5 +1,6 @@
 //! All sessions of a target: who is logged in, what is held, and session reinstatement.
 
+use crate::data::DataOut;
 use crate::events::{Event, EventLog, SessionId};
 use crate::login::Identity;
 use crate::scsi::{lun_number, sense::Sense};
@@ -67,7 +68,7 @@ pub(crate) struct Held {
     pub(crate) session: SessionId,
     pub(crate) identity: Identity,
     pub(crate) command: Command,
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: DataOut<'static>,
 }
 
 /// What a connection gets for its session.
@@ -230,7 +231,7 @@ impl Sessions {
         session: SessionId,
         identity: Identity,
         command: Command,
-        data: Vec<u8>,
+        data: DataOut<'static>,
     ) -> u64 {
         let mut state = self.state();
         state.last_id += 1;

@@ -1,5 +1,6 @@
 //! A write whose data is on its way: unsolicited bursts, and those asked for by R2T.
 
+use crate::data::DataOut;
 use crate::session::Command;
 
 /// A sequence of Data-Out that an R2T asked for.
@@ -16,7 +17,7 @@ pub(crate) struct Burst {
 #[derive(Debug)]
 pub(crate) struct WriteTask {
     pub(crate) command: Command,
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: DataOut<'static>,
     /// Unsolicited data may still come, up to this offset.
     unsolicited: Option<Burst>,
     /// Everything before this came or was asked for.
@@ -28,15 +29,16 @@ pub(crate) struct WriteTask {
 
 impl WriteTask {
     /// A write with its immediate data. `unsolicited_limit_bytes` is how far unsolicited Data-Out
-    /// may go when the command did not have the F bit.
+    /// may go when the command did not have the F bit; `keep` says whether the data matters.
     pub(crate) fn new(
         command: Command,
         immediate: &[u8],
         unsolicited_limit_bytes: Option<u32>,
+        keep: bool,
     ) -> Self {
         let start = crate::bytes::len32(immediate.len());
-        let mut data = vec![0; command.expected_data_transfer_length as usize];
-        crate::bytes::put(&mut data, 0, immediate);
+        let mut data = DataOut::room(command.expected_data_transfer_length as usize, keep);
+        data.put(0, immediate);
         let unsolicited = unsolicited_limit_bytes
             .map(|limit| Burst::new(crate::pdu::RESERVED_TAG, start, limit.saturating_sub(start)));
         Self {
@@ -74,11 +76,7 @@ impl WriteTask {
         burst.advance(data_sn, offset_bytes, length)?;
         burst.check_final(last)?;
         let is_unsolicited = target_transfer_tag == crate::pdu::RESERVED_TAG;
-        let target = self
-            .data
-            .get_mut(offset_bytes as usize..)
-            .unwrap_or_default();
-        crate::bytes::put(target, 0, data);
+        self.data.put(offset_bytes as usize, data);
         self.received_bytes = self.received_bytes.saturating_add(length);
         if is_unsolicited {
             self.solicited_bytes = self.solicited_bytes.saturating_add(length);
@@ -177,7 +175,7 @@ mod tests {
             cmd_sn: 1,
             fault: None,
         };
-        WriteTask::new(command, immediate, unsolicited)
+        WriteTask::new(command, immediate, unsolicited, true)
     }
 
     #[test]
@@ -194,7 +192,7 @@ mod tests {
         assert!(!task.is_complete());
         task.take(7, 1, 7, true, b"li").unwrap();
         assert!(task.is_complete());
-        assert_eq!(task.data, b"imunssoli!");
+        assert_eq!(task.data.bytes(), b"imunssoli!");
     }
 
     #[test]

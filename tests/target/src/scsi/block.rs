@@ -4,6 +4,7 @@
 use super::{Cdb, Lun, Outcome, Reply, Sense};
 use crate::bytes::{be16, be24, be32, be64, len32, u8_at};
 use crate::config::opcode;
+use crate::data::DataOut;
 
 /// Blocks a command is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,16 +55,21 @@ fn short_length(length: u8) -> u32 {
     if length == 0 { 256 } else { u32::from(length) }
 }
 
-pub(super) fn execute(lun: &Lun, cdb: &Cdb, data_out: &[u8]) -> Outcome {
+/// Whether a command stores data and does nothing else with it.
+pub(super) fn is_write(cdb: &Cdb) -> bool {
+    matches!(cdb[0], 0x2a | 0xaa | 0x8a | 0x2e | 0xae | 0x8e)
+}
+
+pub(super) fn execute(lun: &Lun, cdb: &Cdb, data_out: &DataOut<'_>) -> Outcome {
     match cdb[0] {
         0x08 => read(lun, cdb),
         0x28 | 0xa8 | 0x88 => protected(lun, cdb).and_then(|()| read(lun, cdb)),
         0x2a | 0xaa | 0x8a => protected(lun, cdb).and_then(|()| write(lun, cdb, data_out)),
         0x2e | 0xae | 0x8e => no_protection(cdb).and_then(|()| write(lun, cdb, data_out)),
-        0x2f | 0xaf | 0x8f => no_protection(cdb).and_then(|()| verify(lun, cdb, data_out)),
+        0x2f | 0xaf | 0x8f => no_protection(cdb).and_then(|()| verify(lun, cdb, data_out.bytes())),
         0x34 | 0x90 | 0x35 | 0x91 => Extent::of(cdb).bytes(lun).map(|_| Reply::good()),
         opcode::COMPARE_AND_WRITE => {
-            protected(lun, cdb).and_then(|()| compare_and_write(lun, cdb, data_out))
+            protected(lun, cdb).and_then(|()| compare_and_write(lun, cdb, data_out.bytes()))
         }
         _ => Err(Sense::INVALID_OPCODE),
     }
@@ -111,12 +117,10 @@ fn read(lun: &Lun, cdb: &Cdb) -> Outcome {
     let extent = Extent::of(cdb);
     check_length(lun, extent.blocks)?;
     let (offset, length) = extent.bytes(lun)?;
-    let mut data = vec![0; in_memory(length)?];
-    lun.disk.read(offset, &mut data);
-    Ok(Reply::data(data))
+    Ok(Reply::data(lun.disk.data(offset, in_memory(length)?)))
 }
 
-fn write(lun: &Lun, cdb: &Cdb, data_out: &[u8]) -> Outcome {
+fn write(lun: &Lun, cdb: &Cdb, data_out: &DataOut<'_>) -> Outcome {
     let extent = Extent::of(cdb);
     check_length(lun, extent.blocks)?;
     let (offset, length) = extent.bytes(lun)?;
@@ -125,7 +129,11 @@ fn write(lun: &Lun, cdb: &Cdb, data_out: &[u8]) -> Outcome {
     // Less data than the command wants: what there is, in whole blocks, and the rest is residual.
     let block = usize::try_from(lun.block_bytes()).unwrap_or(512);
     let there = data_out.len().min(length) / block * block;
-    store(lun, offset, data_out.get(..there).unwrap_or_default())?;
+    store(
+        lun,
+        offset,
+        data_out.bytes().get(..there).unwrap_or_default(),
+    )?;
     Ok(Reply::took(len32(length)))
 }
 
@@ -250,13 +258,13 @@ mod tests {
     #[test]
     fn serves_the_last_block_and_not_the_next() {
         let lun = lun_for_tests(LunConfig::of_bytes(8 * 512));
-        assert!(execute(&lun, &cdb16(0x88, 7, 1), &[]).is_ok());
+        assert!(execute(&lun, &cdb16(0x88, 7, 1), &DataOut::NONE).is_ok());
         assert_eq!(
-            execute(&lun, &cdb16(0x88, 8, 1), &[]).unwrap_err(),
+            execute(&lun, &cdb16(0x88, 8, 1), &DataOut::NONE).unwrap_err(),
             Sense::OUT_OF_RANGE
         );
         assert_eq!(
-            execute(&lun, &cdb16(0x88, u64::MAX, 1), &[]).unwrap_err(),
+            execute(&lun, &cdb16(0x88, u64::MAX, 1), &DataOut::NONE).unwrap_err(),
             Sense::OUT_OF_RANGE
         );
     }
@@ -271,8 +279,8 @@ mod tests {
             limits,
             ..LunConfig::default()
         });
-        assert!(execute(&lun, &cdb16(0x8a, 0, 4), &[0; 2048]).is_ok());
-        let refused = execute(&lun, &cdb16(0x8a, 0, 5), &[0; 2560]);
+        assert!(execute(&lun, &cdb16(0x8a, 0, 4), &DataOut::of(&[0; 2048], true)).is_ok());
+        let refused = execute(&lun, &cdb16(0x8a, 0, 5), &DataOut::of(&[0; 2560], true));
         assert_eq!(refused.unwrap_err(), Sense::INVALID_FIELD);
     }
 
@@ -281,10 +289,10 @@ mod tests {
         let lun = lun_for_tests(LunConfig::default());
         let mut cdb = cdb16(0x89, 0, 0);
         cdb[13] = 1;
-        let refused = execute(&lun, &cdb, &[1; 1024]);
+        let refused = execute(&lun, &cdb, &DataOut::of(&[1; 1024], true));
         assert_eq!(refused.unwrap_err(), Sense::MISCOMPARE);
         lun.set_write_protected(true);
-        let refused = execute(&lun, &cdb16(0x8a, 0, 1), &[1; 512]);
+        let refused = execute(&lun, &cdb16(0x8a, 0, 1), &DataOut::of(&[1; 512], true));
         assert_eq!(refused.unwrap_err(), Sense::WRITE_PROTECTED);
         assert_eq!(lun.disk.stored_bytes(), 0);
     }

@@ -9,6 +9,7 @@ pub(crate) mod sense;
 
 use crate::bytes::{be16, be32, len32, u8_at};
 use crate::config::{LunAddressing, LunConfig, TargetConfig, opcode};
+use crate::data::{Data, DataOut};
 use crate::disk::Disk;
 use sense::Sense;
 use std::collections::{BTreeMap, VecDeque};
@@ -28,7 +29,7 @@ pub(crate) struct Reply {
     pub(crate) status: u8,
     pub(crate) sense: Option<Sense>,
     /// Data for the initiator, as much as the command wants to transfer.
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: Data<'static>,
     /// How much data the command wants from the initiator.
     pub(crate) data_out_bytes: u32,
 }
@@ -38,9 +39,9 @@ impl Reply {
         Self::default()
     }
 
-    pub(crate) fn data(data: Vec<u8>) -> Self {
+    pub(crate) fn data(data: impl Into<Data<'static>>) -> Self {
         Self {
-            data,
+            data: data.into(),
             ..Self::default()
         }
     }
@@ -174,12 +175,17 @@ impl Luns {
         self.units.get(&lun_number(field)?)
     }
 
+    /// Whether a command is a write to a disk that keeps nothing: its data need not be gathered.
+    pub(crate) fn drops(&self, field: &[u8; 8], cdb: &Cdb) -> bool {
+        block::is_write(cdb) && self.find(field).is_some_and(|lun| !lun.disk.keeps())
+    }
+
     /// Carries a command out. `attention` is a unit attention of this session alone.
     pub(crate) fn execute(
         &self,
         field: &[u8; 8],
         cdb: &Cdb,
-        data_out: &[u8],
+        data_out: &DataOut<'_>,
         attention: impl FnOnce() -> Option<Sense>,
     ) -> Reply {
         let outcome = match self.find(field) {
@@ -210,7 +216,7 @@ impl Luns {
         }
     }
 
-    fn dispatch(&self, lun: &Lun, cdb: &Cdb, data_out: &[u8]) -> Outcome {
+    fn dispatch(&self, lun: &Lun, cdb: &Cdb, data_out: &DataOut<'_>) -> Outcome {
         if lun.config.refused_opcodes.contains(&cdb[0]) {
             return Err(Sense::INVALID_OPCODE);
         }
@@ -244,13 +250,13 @@ impl Luns {
     }
 }
 
-fn dispatch_block(lun: &Lun, cdb: &Cdb, data_out: &[u8]) -> Outcome {
+fn dispatch_block(lun: &Lun, cdb: &Cdb, data_out: &DataOut<'_>) -> Outcome {
     match cdb[0] {
         0x25 | 0x9e => capacity::execute(lun, cdb),
         0x1a | 0x5a => mode::sense(lun, cdb),
         0x1b => Ok(Reply::good()),
-        0x41 | 0x93 => provisioning::write_same(lun, cdb, data_out),
-        0x42 => provisioning::unmap(lun, cdb, data_out),
+        0x41 | 0x93 => provisioning::write_same(lun, cdb, data_out.bytes()),
+        0x42 => provisioning::unmap(lun, cdb, data_out.bytes()),
         _ => block::execute(lun, cdb, data_out),
     }
 }
@@ -348,7 +354,7 @@ mod tests {
         let ask = |opcode| {
             let mut cdb = [0; 16];
             cdb[0] = opcode;
-            luns.execute(&[0; 8], &cdb, &[], || None).sense
+            luns.execute(&[0; 8], &cdb, &DataOut::NONE, || None).sense
         };
         assert_eq!(ask(opcode::INQUIRY), None);
         assert_eq!(ask(opcode::TEST_UNIT_READY), Some(Sense::RESET_OCCURRED));

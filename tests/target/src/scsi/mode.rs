@@ -81,7 +81,8 @@ mod tests {
     fn ask(config: LunConfig, page: u8) -> Result<Vec<u8>, Sense> {
         let mut cdb = [0; 16];
         crate::bytes::put(&mut cdb, 0, &[0x1a, 0, page, 0, 255]);
-        sense(&lun_for_tests(config), &cdb).map(|reply| reply.data)
+        sense(&lun_for_tests(config), &cdb)
+            .map(|reply| reply.data.slices().collect::<Vec<_>>().concat())
     }
 
     #[test]
