@@ -354,61 +354,85 @@ impl Side {
     }
 }
 
-/// How far a missed row got in absolute terms, and what a bare initiator gets.
+/// How far a missed row got in absolute terms, and what the best bare initiator gets there.
 fn note(metric: Metric, case: &CaseReport) -> Option<String> {
     if let Some(reason) = &case.failed {
         return Some(reason.clone());
     }
-    let ours = |value: fn(&crate::round::Round) -> f64| case.median(Subject::Ours, value);
-    let peer = |value: fn(&crate::round::Round) -> f64| case.median(Subject::Peer, value);
-    let floor = case.cheapest_floor();
-    let floor = |value: fn(&FloorReport) -> f64| floor.map(value);
-    let (unit, ours, peer, floor) = match metric {
-        Metric::Cpu => (
-            "us",
-            ours(|round| round.server_cpu_us)?,
-            peer(|round| round.server_cpu_us)?,
-            floor(|floor| floor.cpu_us),
-        ),
-        Metric::Iops => (
-            "IOPS",
-            ours(|round| round.iops)?,
-            peer(|round| round.iops)?,
-            floor(|floor| floor.iops),
-        ),
-        Metric::P50 => (
-            "us",
-            ours(|round| round.p50_us)?,
-            peer(|round| round.p50_us)?,
-            floor(|floor| floor.p50_us),
-        ),
-        Metric::P99 => (
-            "us",
-            ours(|round| round.p99_us)?,
-            peer(|round| round.p99_us)?,
-            floor(|floor| floor.p99_us),
-        ),
-        Metric::Syscalls => (
-            "calls",
-            case.syscalls(Subject::Ours)?,
-            case.syscalls(Subject::Peer)?,
-            floor(|floor| floor.syscalls),
-        ),
-        Metric::Digests => (
-            "us more",
-            case.header_digest_cost_us(Subject::Ours)?,
-            case.header_digest_cost_us(Subject::Peer)?,
-            None,
-        ),
-        Metric::IdleCpu | Metric::IdleMemory => return None,
+    let absolute = metric.absolute()?;
+    let ours = (absolute.of)(case, Subject::Ours)?;
+    let peer = (absolute.of)(case, Subject::Peer)?;
+    let (unit, digits) = (absolute.unit, absolute.digits);
+    let mut note = format!("ours {ours:.digits$}, peer {peer:.digits$} {unit}");
+    let floors = case
+        .floors
+        .iter()
+        .filter_map(|floor| (absolute.of_floor)(floor));
+    let best = if absolute.more_is_better {
+        f64::max
+    } else {
+        f64::min
     };
-    let digits = if unit == "IOPS" { 0 } else { 2 };
-    let floor = floor.map_or_else(String::new, |floor| {
-        format!(", bare initiator {floor:.digits$}")
-    });
-    Some(format!(
-        "ours {ours:.digits$}, peer {peer:.digits$}{floor} {unit}"
-    ))
+    if let Some(floor) = floors.reduce(best) {
+        let ratio = floor / peer;
+        note += &format!("; a bare initiator gets {floor:.digits$}, {ratio:.2} of the peer's");
+    }
+    Some(note)
+}
+
+/// The figure behind a ratio.
+struct Absolute {
+    unit: &'static str,
+    digits: usize,
+    more_is_better: bool,
+    of: fn(&CaseReport, Subject) -> Option<f64>,
+    of_floor: fn(&FloorReport) -> Option<f64>,
+}
+
+impl Metric {
+    /// What a ratio is made of; `None` for what is no ratio and says all by itself.
+    fn absolute(self) -> Option<Absolute> {
+        let microseconds = Absolute {
+            unit: "us",
+            digits: 2,
+            more_is_better: false,
+            of: |case, subject| case.median(subject, |round| round.server_cpu_us),
+            of_floor: |floor| Some(floor.cpu_us),
+        };
+        Some(match self {
+            Self::Cpu => microseconds,
+            Self::Iops => Absolute {
+                unit: "IOPS",
+                digits: 0,
+                more_is_better: true,
+                of: |case, subject| case.median(subject, |round| round.iops),
+                of_floor: |floor| Some(floor.iops),
+            },
+            Self::P50 => Absolute {
+                of: |case, subject| case.median(subject, |round| round.p50_us),
+                of_floor: |floor| Some(floor.p50_us),
+                ..microseconds
+            },
+            Self::P99 => Absolute {
+                of: |case, subject| case.median(subject, |round| round.p99_us),
+                of_floor: |floor| Some(floor.p99_us),
+                ..microseconds
+            },
+            Self::Syscalls => Absolute {
+                unit: "calls",
+                of: CaseReport::syscalls,
+                of_floor: |floor| Some(floor.syscalls),
+                ..microseconds
+            },
+            Self::Digests => Absolute {
+                unit: "us more",
+                of: CaseReport::header_digest_cost_us,
+                of_floor: |_| None,
+                ..microseconds
+            },
+            Self::IdleCpu | Self::IdleMemory => return None,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -446,6 +470,18 @@ mod tests {
         }
     }
 
+    fn floor(cpu_us: f64) -> FloorReport {
+        FloorReport {
+            coalesced_answers: 1,
+            busy_poll_us: 0,
+            iops: 1.0,
+            cpu_us,
+            p50_us: 1.0,
+            p99_us: 1.0,
+            syscalls: 1.0,
+        }
+    }
+
     const AT_DEPTH: &str = "CPU per request, 4 KiB, depth 32 and 128";
 
     #[test]
@@ -457,10 +493,13 @@ mod tests {
         ]);
         let verdict_of_good = verdict(&good, AT_DEPTH).unwrap();
         assert!(verdict_of_good.met && verdict_of_good.worst_case == "a");
-        let bad = target(vec![case("a", 32, 4.5), case("b", 128, 4.6)]);
+        let mut worse = case("b", 128, 4.6);
+        worse.floors = [2.0, 3.0].map(floor).to_vec();
+        let bad = target(vec![case("a", 32, 4.5), worse]);
         let verdict_of_bad = verdict(&bad, AT_DEPTH).unwrap();
         assert!(!verdict_of_bad.met && verdict_of_bad.worst_case == "b");
-        assert_eq!(verdict_of_bad.note.unwrap(), "ours 4.60, peer 10.00 us");
+        let note = "ours 4.60, peer 10.00 us; a bare initiator gets 2.00, 0.20 of the peer's";
+        assert_eq!(verdict_of_bad.note.unwrap(), note);
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use crate::cli::OneOptions;
-use crate::client::{Client, Load, Window};
+use crate::client::{Load, Window};
 use crate::failure::Failure;
 use crate::measure::syscalls::Counter;
 use crate::parts::server::Digests;
 use crate::parts::{Server, ServerOptions, Target, pin};
 use crate::round::{self, Round};
+use crate::stage;
 use crate::workspace::Workspace;
 
 /// Unmeasured, before each measurement.
@@ -49,8 +50,7 @@ pub(crate) fn run(options: &OneOptions) -> Result<(), Failure> {
         &server_options,
     )?;
     pin::pin_this_thread(pinning.client)?;
-    let connect = || Client::connect(server.socket(), &load).map_err(|error| server.failure(error));
-    let mut client = connect()?;
+    let mut client = stage::connect(&server, &load)?;
     let round = round::measure(&mut client, &load, (&server, &target), window)?;
     let syscalls = if options.syscalls {
         let counter = Counter::find()?;

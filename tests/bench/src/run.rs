@@ -1,5 +1,6 @@
 //! The whole benchmark: every target, every case, everybody in turn.
 
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use vhost_user_iscsi::url::TargetUrl;
@@ -22,8 +23,8 @@ use crate::workspace::Workspace;
 
 /// More of one processor than that for others, or for the hypervisor's others, spoils a round.
 const MOST_OF_OTHERS: f64 = 0.05;
-/// How often a round is made before the machine is called busy.
-const ATTEMPTS: u32 = 4;
+/// Seconds before a spoilt round is made again; when all have passed, the machine is called busy.
+const PAUSES_S: [u64; 3] = [1, 2, 4];
 /// Unmeasured before each round, as a share of it.
 const WARM_UP_SHARE: f64 = 0.25;
 /// The name by which `--case` chooses the silent guest.
@@ -192,23 +193,24 @@ impl<'a> Run<'a> {
         client: &mut Client,
     ) -> Result<Round, Failure> {
         let parts = (stage.server(arm), stage.target());
-        for _ in 0..ATTEMPTS {
+        let mut pauses = PAUSES_S.into_iter().map(Duration::from_secs);
+        loop {
             let round = round::measure(client, &case.load, parts, self.window)?;
             if self.options.quick || is_quiet(&round.activity) {
                 return Ok(round);
             }
+            let reason = busy_with(&round.activity);
+            let Some(pause) = pauses.next() else {
+                return Err(Failure::busy(format!(
+                    "the machine is busy with something else: {reason}; nothing is reported"
+                )));
+            };
+            let name = case.name();
             self.progress.say(format_args!(
-                "{}: once more, for the machine was busy: others {:.0} %, steal {:.0} % of a CPU",
-                case.name(),
-                round.activity.others * 100.0,
-                round.activity.steal * 100.0
+                "{name}: once more, the machine was busy: {reason}"
             ));
+            thread::sleep(pause);
         }
-        Err(Failure::busy(format!(
-            "{ATTEMPTS} rounds in a row, something else took more than {:.0} % of a processor; \
-             nothing is reported. End it, and run this again",
-            MOST_OF_OTHERS * 100.0
-        )))
     }
 
     fn tell(&self, target: &TargetName, case: &CaseReport) {
@@ -240,6 +242,15 @@ impl<'a> Run<'a> {
             round::as_f64(idle.anonymous_bytes) / f64::from(1 << 20)
         ));
     }
+}
+
+/// Who took the processors.
+fn busy_with(activity: &Activity) -> String {
+    let (others, steal) = (activity.others * 100.0, activity.steal * 100.0);
+    let most = activity.busiest_other.as_deref().unwrap_or("unknown");
+    format!(
+        "other processes (most: {most}) took {others:.0} % of a processor, the hypervisor {steal:.0} %"
+    )
 }
 
 fn is_quiet(activity: &Activity) -> bool {

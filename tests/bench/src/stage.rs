@@ -124,24 +124,31 @@ impl<'a> Stage<'a> {
         self.servers.get(&arm).expect("a server that was prepared")
     }
 
-    /// Connects a client to a server that was prepared. One that still looks after the front-end
-    /// before gets time for it.
+    /// Connects a client to the server of an arm.
     ///
     /// # Errors
-    /// When it refuses.
+    /// As [`connect`].
     pub(crate) fn connect(&self, arm: Arm, load: &Load) -> Result<Client, Failure> {
-        let server = self.server(arm);
-        let begin = Instant::now();
-        loop {
-            match Client::connect(server.socket(), load) {
-                Ok(client) => return Ok(client),
-                Err(Error::Message { .. } | Error::Connect { .. })
-                    if begin.elapsed() < TURNOVER_LIMIT =>
-                {
-                    thread::sleep(TURNOVER_PAUSE);
-                }
-                Err(error) => return Err(server.failure(error)),
+        connect(self.server(arm), load)
+    }
+}
+
+/// Connects a client to a server. One that does not listen yet, or still looks after the front-end
+/// before, gets time for it.
+///
+/// # Errors
+/// When it refuses.
+pub(crate) fn connect(server: &Server, load: &Load) -> Result<Client, Failure> {
+    let begin = Instant::now();
+    loop {
+        match Client::connect(server.socket(), load) {
+            Ok(client) => return Ok(client),
+            Err(Error::Message { .. } | Error::Connect { .. })
+                if begin.elapsed() < TURNOVER_LIMIT =>
+            {
+                thread::sleep(TURNOVER_PAUSE);
             }
+            Err(error) => return Err(server.failure(error)),
         }
     }
 }

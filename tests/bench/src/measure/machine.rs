@@ -35,6 +35,8 @@ pub(crate) struct Activity {
     pub(crate) steal: f64,
     /// Processor time of processes that are not part of the benchmark, in processors.
     pub(crate) others: f64,
+    /// The name of the process among them that used most.
+    pub(crate) busiest_other: Option<String>,
 }
 
 impl Moment {
@@ -68,7 +70,19 @@ impl Moment {
                 .collect(),
             steal: share(steal),
             others: share(others),
+            busiest_other: self.busiest_since(earlier, parts),
         }
+    }
+
+    /// The name of the process beside `parts` that has used most since `earlier`, if any used time.
+    fn busiest_since(&self, earlier: &Self, parts: &[u32]) -> Option<String> {
+        let used = |(pid, now): (&u32, &u64)| {
+            let used = now.saturating_sub(earlier.processes.get(pid).copied().unwrap_or(0));
+            (used > 0 && !parts.contains(pid)).then_some((used, *pid))
+        };
+        let (_, pid) = self.processes.iter().filter_map(used).max()?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some(name.trim().to_owned())
     }
 }
 

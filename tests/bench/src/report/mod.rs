@@ -207,6 +207,7 @@ mod examples {
                     busy: vec![0.9, 0.9],
                     steal: 0.0,
                     others: 0.0,
+                    busiest_other: None,
                 },
             }
         }
