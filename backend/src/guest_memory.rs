@@ -79,6 +79,36 @@ fn first_run(
     Some((pointer, usize::try_from(run_bytes).ok()?))
 }
 
+/// Copies all of `bytes` out of guest memory, once: what is looked at is the copy.
+///
+/// `vm-memory` can do that too, through an iterator over slices and a trait for volatile writers;
+/// for the few bytes of a descriptor or header that took longer than everything else about them.
+///
+/// # Errors
+/// When a byte of it is outside guest memory.
+pub fn copy_from_guest(
+    memory: &GuestMemory,
+    address: GuestAddress,
+    bytes: &mut [u8],
+) -> Result<(), GuestMemoryError> {
+    let outside = GuestMemoryError::OutsideMemory {
+        address: address.0,
+        length_bytes: bytes.len() as u64,
+    };
+    let mut at = address;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (pointer, run_bytes) = first_run(memory, at, rest.len() as u64).ok_or(outside)?;
+        let (run, tail) = rest.split_at_mut_checked(run_bytes).ok_or(outside)?;
+        // SAFETY: `first_run` found `run_bytes` bytes there, in a mapping that `memory` keeps. The
+        // guest may race with the copy, and then spoils only what it says.
+        unsafe { std::ptr::copy_nonoverlapping(pointer, run.as_mut_ptr(), run_bytes) };
+        at = GuestAddress(at.0.saturating_add(run_bytes as u64));
+        rest = tail;
+    }
+    Ok(())
+}
+
 /// A fixed range of guest memory in one region: a part of a virtqueue.
 ///
 /// It keeps its mapping alive. Offsets are the caller's own arithmetic, never the guest's word:
@@ -465,6 +495,21 @@ mod tests {
             Ok(2 * MAX_IOVECS)
         );
         assert_eq!(buffers.iovecs(0, 2, &mut iovecs), Ok(0));
+    }
+
+    #[test]
+    fn copies_out_across_regions_and_nothing_beyond_them() {
+        let memory = memory();
+        memory
+            .write_slice(&[1, 2, 3, 4], GuestAddress(0x1ffe))
+            .unwrap();
+        let mut bytes = [0; 4];
+        copy_from_guest(&memory, GuestAddress(0x1ffe), &mut bytes).unwrap();
+        assert_eq!(bytes, [1, 2, 3, 4]);
+        for address in [0xffd, 0x2ffd, 0x8ffd, u64::MAX - 3, u64::MAX] {
+            copy_from_guest(&memory, GuestAddress(address), &mut bytes).unwrap_err();
+        }
+        copy_from_guest(&memory, GuestAddress(u64::MAX), &mut []).unwrap();
     }
 
     #[test]

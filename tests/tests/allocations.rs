@@ -3,7 +3,12 @@
 //!
 //! For the counting allocator to see them, the back-end runs as threads of this process, started
 //! as from the command line. It ends with the process.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::path::Path;

@@ -5,10 +5,10 @@
 //! a loop nor a guest that changes it while we look leads anywhere.
 
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::GuestAddress;
 
 use super::queue::{MAX_QUEUE_SIZE, SplitQueue};
-use crate::guest_memory::{GuestBuffers, GuestMemory, GuestMemoryError};
+use crate::guest_memory::{GuestBuffers, GuestMemory, GuestMemoryError, copy_from_guest};
 
 const DESCRIPTOR_BYTES: u32 = 16;
 
@@ -131,7 +131,7 @@ impl Spans {
         for span in &self.list {
             let piece_bytes = rest.len().min(span.length_bytes as usize);
             let (piece, tail) = rest.split_at_mut(piece_bytes);
-            read(memory, piece, span.address)?;
+            copy_from_guest(memory, span.address, piece)?;
             rest = tail;
         }
         Ok(())
@@ -257,7 +257,7 @@ fn read_indirect(
         length_bytes,
     };
     let address = table.0.checked_add(offset).ok_or(outside)?;
-    read(memory, &mut bytes, GuestAddress(address))?;
+    copy_from_guest(memory, GuestAddress(address), &mut bytes)?;
     let [address @ .., l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
     Ok(Descriptor::new(
         u64::from_le_bytes(address),
@@ -265,22 +265,4 @@ fn read_indirect(
         u16::from_le_bytes([f0, f1]),
         u16::from_le_bytes([n0, n1]),
     ))
-}
-
-/// Copies all of `bytes` out of guest memory.
-fn read(
-    memory: &GuestMemory,
-    bytes: &mut [u8],
-    address: GuestAddress,
-) -> Result<(), GuestMemoryError> {
-    let length_bytes = bytes.len() as u64;
-    // The end is checked first: address arithmetic beyond 2^64 is not the memory crate's to do.
-    address
-        .0
-        .checked_add(length_bytes)
-        .and_then(|_| memory.read_slice(bytes, address).ok())
-        .ok_or(GuestMemoryError::OutsideMemory {
-            address: address.0,
-            length_bytes,
-        })
 }

@@ -289,6 +289,9 @@ impl Requests {
                 slot.progress = progress;
                 slot.outstanding += 1;
             }
+            if self.is_all_submitted(request) {
+                self.to_submit.pop_front();
+            }
         }
     }
 
@@ -390,6 +393,19 @@ impl Requests {
             State::Live(operation) => Some(operation),
             State::Free | State::Ended => None,
         }
+    }
+
+    /// Whether [`Requests::next_command`] would find nothing, told without making a command.
+    fn is_all_submitted(&self, request: RequestTag) -> bool {
+        self.slots.get(request.0 as usize).is_some_and(|slot| {
+            let is_flush = matches!(slot.state, State::Live(BlockOperation::Flush));
+            let is_synced = match slot.progress.sync {
+                Sync::Later => !is_flush,
+                Sync::Due => false,
+                Sync::Submitted => true,
+            };
+            slot.progress.extent >= slot.extents.len() && is_synced
+        })
     }
 
     /// The next command of a request, and how far it is then submitted.
@@ -497,7 +513,7 @@ impl Requests {
     /// All commands so far have succeeded: is anything left to do?
     fn go_on(&mut self, request: RequestTag) -> Option<Completion> {
         let operation = self.operation(request)?;
-        if self.next_command(request).is_some() {
+        if !self.is_all_submitted(request) && self.next_command(request).is_some() {
             // It stands at the front of `to_submit`: the session had no room for all of it.
             return None;
         }

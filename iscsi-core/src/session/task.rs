@@ -286,6 +286,8 @@ fn check_extent(
 #[derive(Debug)]
 pub(crate) struct TaskTable {
     slots: Vec<Slot>,
+    /// By slot, the R2Ts of its task that are not yet served.
+    r2ts: Vec<R2tQueue>,
     free: Vec<u16>,
     awaited_bytes: u64,
 }
@@ -294,8 +296,6 @@ pub(crate) struct TaskTable {
 struct Slot {
     generation: u16,
     task: Option<Task>,
-    /// The R2Ts of the task that are not yet served.
-    r2ts: R2tQueue,
 }
 
 impl TaskTable {
@@ -306,9 +306,9 @@ impl TaskTable {
                 .map(|_| Slot {
                     generation: 0,
                     task: None,
-                    r2ts: R2tQueue::default(),
                 })
                 .collect(),
+            r2ts: (0..length).map(|_| R2tQueue::default()).collect(),
             free: (0..length).rev().collect(),
             awaited_bytes: 0,
         }
@@ -339,7 +339,9 @@ impl TaskTable {
         slot.generation = (slot.generation + 1) & 0x3fff;
         let task = slot.task.insert(Task::new(command, cmd_sn, negotiated));
         self.awaited_bytes += task.awaited_bytes();
-        slot.r2ts.length = 0;
+        if let Some(r2ts) = self.r2ts.get_mut(usize::from(index)) {
+            r2ts.length = 0;
+        }
         Some(TaskId::new(slot.generation, index))
     }
 
@@ -363,12 +365,6 @@ impl TaskTable {
             .filter(|_| slot.generation == id.generation())
     }
 
-    fn living(&mut self, id: TaskId) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut(usize::from(id.index()))?;
-        let is_living = slot.task.is_some() && slot.generation == id.generation();
-        is_living.then_some(slot)
-    }
-
     /// Checks an R2T against its task and keeps what it asks for. `true` when the task had
     /// nothing to serve before; a task that has ended has nothing to serve at all.
     pub(crate) fn accept_r2t(
@@ -377,33 +373,39 @@ impl TaskTable {
         pdu: &ReadyToTransfer,
         negotiated: &Negotiated,
     ) -> Result<bool, Misbehaviour> {
-        let Some(slot) = self.living(id) else {
-            return Ok(false);
-        };
-        let Some(task) = &mut slot.task else {
+        let Some(task) = self.get_mut(id) else {
             return Ok(false);
         };
         let burst = task.accept_r2t(pdu, negotiated.max_burst_length_bytes)?;
         let agreed = negotiated.max_outstanding_r2t;
-        let was_idle = slot.r2ts.length == 0;
-        if slot.r2ts.length >= usize::from(agreed) || !slot.r2ts.push(burst) {
+        let Some(r2ts) = self.r2ts_of(id) else {
+            return Ok(false);
+        };
+        let was_idle = r2ts.length == 0;
+        if r2ts.length >= usize::from(agreed) || !r2ts.push(burst) {
             return Err(Misbehaviour::TooManyR2ts { agreed });
         }
         Ok(was_idle)
     }
 
+    /// The R2Ts of a living task.
+    fn r2ts_of(&mut self, id: TaskId) -> Option<&mut R2tQueue> {
+        self.get(id)?;
+        self.r2ts.get_mut(usize::from(id.index()))
+    }
+
     /// The R2T of a task to serve next.
     pub(crate) fn burst(&mut self, id: TaskId) -> Option<&mut Burst> {
-        self.living(id)?.r2ts.front_mut()
+        self.r2ts_of(id)?.front_mut()
     }
 
     /// The R2T of [`TaskTable::burst`] is served. Whether there is another.
     pub(crate) fn end_burst(&mut self, id: TaskId) -> bool {
-        let Some(slot) = self.living(id) else {
+        let Some(r2ts) = self.r2ts_of(id) else {
             return false;
         };
-        slot.r2ts.pop();
-        slot.r2ts.length > 0
+        r2ts.pop();
+        r2ts.length > 0
     }
 
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {

@@ -175,6 +175,7 @@ impl Connection {
                 self.inbox.consume(total_bytes);
                 return Ok(Some((bhs, data)));
             }
+            self.shared.log.totals.receives.add(1);
             if self.inbox.fill(&mut self.stream).await? == 0 {
                 return Ok(None);
             }

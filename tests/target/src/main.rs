@@ -1,4 +1,7 @@
 //! The in-memory target as a program: prints its portal when it is ready, runs until it is ended.
+//!
+//! What it offers by default suits a benchmark: it takes large segments and bursts and as many
+//! commands as any initiator has. A LUN with `:null` neither stores nor gathers data.
 
 use clap::Parser;
 use iscsi_test_target::{ChapConfig, Disk, LunConfig, TargetConfig, TestTarget, Thin, read_secret};
@@ -35,17 +38,17 @@ struct Options {
     #[arg(long, requires = "chap_target_user")]
     chap_target_secret_file: Option<PathBuf>,
     /// The MaxRecvDataSegmentLength it declares
-    #[arg(long)]
-    max_recv_data_segment_length: Option<u32>,
+    #[arg(long, default_value_t = 262_144)]
+    max_recv_data_segment_length: u32,
     /// MaxBurstLength
-    #[arg(long)]
-    max_burst_length: Option<u32>,
+    #[arg(long, default_value_t = 16_773_120)]
+    max_burst_length: u32,
     /// FirstBurstLength
-    #[arg(long)]
-    first_burst_length: Option<u32>,
+    #[arg(long, default_value_t = 262_144)]
+    first_burst_length: u32,
     /// MaxOutstandingR2T
-    #[arg(long)]
-    max_outstanding_r2t: Option<u32>,
+    #[arg(long, default_value_t = 8)]
+    max_outstanding_r2t: u32,
     /// Answers InitialR2T with Yes
     #[arg(long)]
     initial_r2t: bool,
@@ -53,8 +56,8 @@ struct Options {
     #[arg(long)]
     no_immediate_data: bool,
     /// Commands in the CmdSN window
-    #[arg(long)]
-    cmd_sn_window: Option<u32>,
+    #[arg(long, default_value_t = 256)]
+    cmd_sn_window: u32,
 }
 
 #[allow(
@@ -78,15 +81,11 @@ fn configuration(options: Options) -> Result<TargetConfig, Box<dyn Error>> {
         ..TargetConfig::default()
     };
     let own = &mut config.negotiation;
-    own.max_recv_data_segment_length = options
-        .max_recv_data_segment_length
-        .or(own.max_recv_data_segment_length);
-    own.max_burst_length = options.max_burst_length.unwrap_or(own.max_burst_length);
-    own.first_burst_length = options.first_burst_length.unwrap_or(own.first_burst_length);
-    own.max_outstanding_r2t = options
-        .max_outstanding_r2t
-        .unwrap_or(own.max_outstanding_r2t);
-    own.cmd_sn_window = options.cmd_sn_window.unwrap_or(own.cmd_sn_window);
+    own.max_recv_data_segment_length = Some(options.max_recv_data_segment_length);
+    own.max_burst_length = options.max_burst_length;
+    own.first_burst_length = options.first_burst_length;
+    own.max_outstanding_r2t = options.max_outstanding_r2t;
+    own.cmd_sn_window = options.cmd_sn_window;
     own.initial_r2t = options.initial_r2t;
     own.immediate_data = !options.no_immediate_data;
     config.chap = chap(&options)?;

@@ -13,19 +13,20 @@ use crate::shared::Shared;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
-/// How long stopping may take.
-const STOP_LIMIT: Duration = Duration::from_secs(2);
-
-/// A running target. It has threads of its own, so it serves synchronous and asynchronous tests
+/// A running target. It has a thread of its own, so it serves synchronous and asynchronous tests
 /// alike, and every method may be called from both. Dropping it stops it.
 pub struct TestTarget {
     shared: Arc<Shared>,
-    runtime: Option<Runtime>,
-    accepting: Mutex<Option<JoinHandle<()>>>,
+    runtime: Handle,
+    /// The thread, and what ends it when it is dropped.
+    thread: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
+    accepting: Mutex<Option<AbortHandle>>,
 }
 
 impl TestTarget {
@@ -37,15 +38,18 @@ impl TestTarget {
         let listener = TcpListener::bind(config.listen)?;
         let portal = listener.local_addr()?;
         // One thread: commands take effect one after the other, and events are in their order.
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("test-target")
-            .enable_all()
-            .build()?;
-        let shared = Arc::new(Shared::new(config, portal));
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("test-target".to_owned());
+        // With the runtime go its connections.
+        let thread = thread.spawn(move || {
+            let _ = runtime.block_on(stopped);
+        })?;
         let target = Self {
-            shared,
-            runtime: Some(runtime),
+            shared: Arc::new(Shared::new(config, portal)),
+            runtime: handle,
+            thread: Some((thread, stop)),
             accepting: Mutex::new(None),
         };
         target.accept_on(listener)?;
@@ -236,30 +240,25 @@ impl TestTarget {
     }
 
     fn accept_on(&self, listener: TcpListener) -> io::Result<()> {
-        let Some(runtime) = &self.runtime else {
-            return Ok(());
-        };
         listener.set_nonblocking(true)?;
-        let _guard = runtime.enter();
+        let _guard = self.runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let task = runtime.spawn(accept(Arc::clone(&self.shared), listener));
-        *self.accepting() = Some(task);
+        let accepting = accept(Arc::clone(&self.shared), listener);
+        *self.accepting() = Some(self.runtime.spawn(accepting).abort_handle());
         Ok(())
     }
 
-    fn accepting(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+    fn accepting(&self) -> std::sync::MutexGuard<'_, Option<AbortHandle>> {
         self.accepting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shut_down(&mut self) {
-        let Some(runtime) = self.runtime.take() else {
-            return;
-        };
-        // On a thread of its own: a runtime may not be waited for from inside another one.
-        let stopping = std::thread::spawn(move || runtime.shutdown_timeout(STOP_LIMIT));
-        let _ = stopping.join();
+        if let Some((thread, stop)) = self.thread.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
     }
 }
 
