@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::case::Case;
 use crate::failure::Failure;
 use crate::load_name::LoadName;
 use crate::parts::server::PEER;
@@ -106,6 +107,14 @@ impl RunOptions {
             return vec![TargetName::Tgt, TargetName::Memory];
         }
         self.targets.clone()
+    }
+
+    /// The cases for a target, before any is chosen.
+    pub(crate) fn cases(&self, target: &TargetName) -> Vec<Case> {
+        if self.quick {
+            return Case::few(target);
+        }
+        Case::all(target)
     }
 
     /// Whether a case of that name is to be run.

@@ -45,6 +45,7 @@ struct Run<'a> {
 /// # Errors
 /// When a part fails or the machine is busy.
 pub(crate) fn run(options: &RunOptions) -> Result<Report, Failure> {
+    check_choice(options)?;
     let workspace = Workspace::new()?;
     let run = Run::new(options)?;
     let pinning = options.parts.pinning();
@@ -58,6 +59,24 @@ pub(crate) fn run(options: &RunOptions) -> Result<Report, Failure> {
         report.targets.push(target);
     }
     Ok(report)
+}
+
+/// Says so when no case is chosen, rather than report nothing.
+fn check_choice(options: &RunOptions) -> Result<(), Failure> {
+    let targets = options.targets();
+    let names: Vec<String> = targets
+        .iter()
+        .flat_map(|target| options.cases(target))
+        .map(|case| case.name())
+        .chain([IDLE.to_owned()])
+        .collect();
+    if names.iter().any(|name| options.chooses(name)) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "no case has a name like that; there are {}",
+        names.join(" ")
+    )))
 }
 
 impl<'a> Run<'a> {
@@ -122,16 +141,9 @@ impl<'a> Run<'a> {
                 .iter()
                 .for_each(|idle| self.tell_idle(name, idle));
         }
-        let cases = if self.options.quick {
-            Case::few(name)
-        } else {
-            Case::all(name)
-        };
-        for case in cases
-            .iter()
-            .filter(|case| self.options.chooses(&case.name()))
-        {
-            let case = self.measure_case(stage, case)?;
+        let cases = self.options.cases(name).into_iter();
+        for case in cases.filter(|case| self.options.chooses(&case.name())) {
+            let case = self.measure_case(stage, &case)?;
             self.tell(name, &case);
             target.cases.push(case);
         }
