@@ -96,6 +96,14 @@ impl Tgt {
         tgt
     }
 
+    /// The process id of tgtd.
+    ///
+    /// # Panics
+    /// When it was killed.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("tgtd is running").id()
+    }
+
     /// The loopback port of its portal.
     pub fn port(&self) -> u16 {
         self.port

@@ -1,0 +1,5 @@
+//! Looking at processes and at the machine while a load runs.
+
+pub(crate) mod machine;
+pub(crate) mod process;
+pub(crate) mod syscalls;

@@ -1,0 +1,246 @@
+//! What a run gave: every round, and what follows from the rounds.
+//!
+//! The fields are those of the JSON file; their names do not change their meaning.
+
+pub(crate) mod markdown;
+pub(crate) mod plot;
+pub(crate) mod text;
+
+use serde::Serialize;
+
+use crate::demands::Verdict;
+use crate::measure::machine::Machine;
+use crate::measure::syscalls::Counter;
+use crate::parts::server::Digests;
+use crate::parts::{Pinning, Subject};
+use crate::round::Round;
+use crate::statistics::{median, median_of_pairs};
+
+/// A whole run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// When it began (RFC 3339).
+    pub(crate) date: String,
+    /// What it ran on.
+    pub(crate) machine: Machine,
+    /// Who ran where.
+    pub(crate) pinning: Pinning,
+    /// What our back-end says of its version.
+    pub(crate) back_end_version: String,
+    /// Arguments of our back-end beside the URL and the socket.
+    pub(crate) back_end_arguments: Vec<String>,
+    /// What the peer says of its version.
+    pub(crate) peer_version: String,
+    /// The peer's command line, before names are filled in.
+    pub(crate) peer: String,
+    /// Rounds of each case.
+    pub(crate) rounds: u32,
+    /// Length of a round, seconds.
+    pub(crate) seconds: f64,
+    /// A run to see that everything works: its verdicts decide nothing.
+    pub(crate) quick: bool,
+    /// What counted the system calls, if they were.
+    pub(crate) syscall_counter: Option<Counter>,
+    /// One after the other.
+    pub(crate) targets: Vec<TargetReport>,
+    /// What the demands say to all that.
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// One target.
+#[derive(Debug, Serialize)]
+pub(crate) struct TargetReport {
+    /// `tgt`, `memory`, or a URL.
+    pub(crate) name: String,
+    /// Every case.
+    pub(crate) cases: Vec<CaseReport>,
+    /// What a connected, silent guest costs.
+    pub(crate) idle: Vec<IdleReport>,
+}
+
+/// One case.
+#[derive(Debug, Serialize)]
+pub(crate) struct CaseReport {
+    /// Its name.
+    pub(crate) name: String,
+    /// `read`, `write` or `mixed`.
+    pub(crate) operation: String,
+    /// Length of a request.
+    pub(crate) request_bytes: u32,
+    /// Requests in flight on each queue.
+    pub(crate) depth: u16,
+    /// Queues.
+    pub(crate) queues: u16,
+    /// Whether our back-end polled.
+    pub(crate) busy_poll: bool,
+    /// Those who took turns; round N of each was measured next to round N of the others.
+    pub(crate) arms: Vec<ArmReport>,
+    /// What TCP and iSCSI alone cost.
+    pub(crate) floors: Vec<FloorReport>,
+    /// Why it could not be measured.
+    pub(crate) failed: Option<String>,
+}
+
+/// One of those who took turns.
+#[derive(Debug, Serialize)]
+pub(crate) struct ArmReport {
+    /// Who.
+    pub(crate) subject: Subject,
+    /// With which digests.
+    pub(crate) digests: Digests,
+    /// Virtio features in use.
+    pub(crate) features: u64,
+    /// Every round.
+    pub(crate) rounds: Vec<Round>,
+    /// System calls of the server per request, counted in a run of their own.
+    pub(crate) syscalls: Option<f64>,
+}
+
+/// A bare initiator.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct FloorReport {
+    /// Answers that it let come together before it woke (SO_RCVLOWAT); 1 is none.
+    pub(crate) coalesced_answers: usize,
+    /// How long it polled before it slept.
+    pub(crate) busy_poll_us: u32,
+    /// Commands per second.
+    pub(crate) iops: f64,
+    /// Processor time per command, microseconds.
+    pub(crate) cpu_us: f64,
+    /// Latency, microseconds.
+    pub(crate) p50_us: f64,
+    /// Latency, microseconds.
+    pub(crate) p99_us: f64,
+    /// System calls per command.
+    pub(crate) syscalls: f64,
+}
+
+/// A server with a connected, silent guest.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct IdleReport {
+    /// Who.
+    pub(crate) subject: Subject,
+    /// Queues of the guest, all started and used before.
+    pub(crate) queues: u16,
+    /// How long it was watched.
+    pub(crate) seconds: f64,
+    /// Share of a processor.
+    pub(crate) cpu_share: f64,
+    /// RssAnon.
+    pub(crate) anonymous_bytes: u64,
+}
+
+impl CaseReport {
+    /// The arm of `subject` with `digests`.
+    pub(crate) fn arm(&self, subject: Subject, digests: Digests) -> Option<&ArmReport> {
+        self.arms
+            .iter()
+            .find(|arm| arm.subject == subject && arm.digests == digests)
+    }
+
+    /// The median over the rounds of an arm without digests.
+    pub(crate) fn median(&self, subject: Subject, value: impl Fn(&Round) -> f64) -> Option<f64> {
+        median(&self.arm(subject, Digests::Off)?.values(value))
+    }
+
+    /// Ours to the peer's: the median of the ratios of the rounds.
+    pub(crate) fn ratio(&self, value: impl Fn(&Round) -> f64) -> Option<f64> {
+        let ours = self.arm(Subject::Ours, Digests::Off)?.values(&value);
+        let peer = self.arm(Subject::Peer, Digests::Off)?.values(&value);
+        median_of_pairs(&ours, &peer, |ours, peer| ours / peer)
+    }
+
+    /// System calls per request of an arm without digests, where they were counted.
+    pub(crate) fn syscalls(&self, subject: Subject) -> Option<f64> {
+        self.arm(subject, Digests::Off)?.syscalls
+    }
+
+    /// Processor time per request that header digests add, microseconds.
+    pub(crate) fn header_digest_cost_us(&self, subject: Subject) -> Option<f64> {
+        let with = self
+            .arm(subject, Digests::Header)?
+            .values(|round| round.server_cpu_us);
+        let without = self
+            .arm(subject, Digests::Off)?
+            .values(|round| round.server_cpu_us);
+        median_of_pairs(&with, &without, |with, without| with - without)
+    }
+
+    /// The floor that costs least.
+    pub(crate) fn cheapest_floor(&self) -> Option<&FloorReport> {
+        self.floors
+            .iter()
+            .min_by(|a, b| a.cpu_us.total_cmp(&b.cpu_us))
+    }
+}
+
+impl ArmReport {
+    /// One figure of all rounds.
+    pub(crate) fn values(&self, value: impl Fn(&Round) -> f64) -> Vec<f64> {
+        self.rounds.iter().map(value).collect()
+    }
+}
+
+/// Reports for tests of those who read them.
+#[cfg(test)]
+mod examples {
+    use super::*;
+    use crate::measure::machine::Activity;
+
+    impl Round {
+        pub(crate) fn example() -> Self {
+            Self {
+                seconds: 1.0,
+                requests: 100_000,
+                iops: 100_000.0,
+                megabytes_per_second: 409.6,
+                p50_us: 100.0,
+                p99_us: 200.0,
+                p999_us: 300.0,
+                server_cpu_us: 5.0,
+                target_cpu_us: Some(4.0),
+                client_cpu_us: 1.0,
+                server_switches: 0.1,
+                kicks: 0.1,
+                client_sleeps: 0.1,
+                activity: Activity {
+                    busy: vec![0.9, 0.9],
+                    steal: 0.0,
+                    others: 0.0,
+                    busiest_other: None,
+                },
+            }
+        }
+    }
+
+    impl ArmReport {
+        pub(crate) fn example(subject: Subject) -> Self {
+            Self {
+                subject,
+                digests: Digests::Off,
+                features: 0,
+                rounds: vec![Round::example()],
+                syscalls: None,
+            }
+        }
+    }
+
+    impl CaseReport {
+        pub(crate) fn example(name: &str) -> Self {
+            Self {
+                name: name.to_owned(),
+                operation: "read".to_owned(),
+                request_bytes: 4096,
+                depth: 32,
+                queues: 1,
+                busy_poll: false,
+                arms: vec![
+                    ArmReport::example(Subject::Ours),
+                    ArmReport::example(Subject::Peer),
+                ],
+                floors: Vec::new(),
+                failed: None,
+            }
+        }
+    }
+}
