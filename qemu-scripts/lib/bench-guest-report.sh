@@ -13,7 +13,7 @@ report_environment() {
     printf 'peer: %s\n' "$("$PEER" --version | head --lines=1)"
     printf 'qemu: %s\n' "$(qemu-system-x86_64 --version | head --lines=1)"
     printf 'queues: %d of %d entries for each disk\n' "$VCPUS" "$QUEUE_SIZE"
-    printf 'runs: %d rounds of %d s, ours, peer and qemu in turn\n' "$ROUNDS" "$RUN_S"
+    printf 'rounds: %d, of %d s on ours, peer and qemu in turn\n' "$ROUNDS" "$RUN_S"
 }
 
 report_target() {

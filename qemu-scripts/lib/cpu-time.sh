@@ -3,6 +3,11 @@
 
 CPU_TICK_US=$((1000000 / $(getconf CLK_TCK)))
 
+# cpu_time_is_told: whether this kernel counts it for each thread.
+cpu_time_is_told() {
+    [[ -r /proc/self/schedstat ]]
+}
+
 # cpu_us_of_tasks TASK_DIRECTORY...: microseconds of these threads together, to the nanosecond.
 cpu_us_of_tasks() {
     awk '{ ns += $1 } END { printf "%.3f\n", ns / 1000 }' "${@/%//schedstat}"
