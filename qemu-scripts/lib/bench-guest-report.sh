@@ -40,17 +40,17 @@ report_rows() {
                 sub("_to_", " / ", $2)
                 for (i = 3; i <= NF; i++) $i = sprintf("%.2f", $i)
             }
-            $2 !~ / / { for (i = 3; i <= NF; i++) $i = sprintf($i < 100 ? "%.1f" : "%.0f", $i) }
+            $2 !~ / / { for (i = 3; i <= NF; i++) $i = sprintf($i < 10 ? "%.2f" : $i < 100 ? "%.1f" : "%.0f", $i) }
             { print }'
 }
 
 # report_table ROWS
 report_table() {
     # Not by the format below: how wide a "µ" is depends on the locale.
-    printf 'case               disk              IOPS      MB/s    p50 µs    p99 µs    CPU µs  +QEMU µs\n'
+    printf 'case               disk              IOPS      MB/s    p50 µs    p99 µs      irqs    CPU µs  +QEMU µs\n'
     awk -F '\t' '
         $1 != last && NR > 1 { print "" }
-        { printf "%-18s %-12s %9s %9s %9s %9s %9s %9s\n", ($1 == last ? "" : $1), $2, $3, $4, $5, $6, $7, $8; last = $1 }' <<<"$1"
+        { printf "%-18s %-12s %9s %9s %9s %9s %9s %9s %9s\n", ($1 == last ? "" : $1), $2, $3, $4, $5, $6, $7, $8, $9; last = $1 }' <<<"$1"
 }
 
 # report_markdown ROWS: the same for a document, with what it was measured on.
@@ -58,8 +58,8 @@ report_markdown() {
     report_environment | sed 's/^\([a-z]*\): /- \1: /'
     printf '\n'
     report_note
-    printf '\n| case | disk | IOPS | MB/s | p50 µs | p99 µs | CPU µs per request | with all of QEMU |\n'
-    printf '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n'
+    printf '\n| case | disk | IOPS | MB/s | p50 µs | p99 µs | interrupts per request | CPU µs per request | with all of QEMU |\n'
+    printf '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n'
     awk -F '\t' '{
         printf "| %s |", ($1 == last ? "" : $1); last = $1
         for (i = 2; i <= NF; i++) printf " %s |", $i
@@ -81,7 +81,7 @@ report() {
     report_environment
     printf '\n'
     report_table "$rows"
-    printf '\nCPU is per request, of the back-end (qemu: its I/O thread); +QEMU is with all of QEMU, guest included.\n'
+    printf '\nirqs and CPU are per request; CPU is of the back-end (qemu: its I/O thread); +QEMU is with all of QEMU, guest included.\n'
     report_note
     if [[ -n $JSON ]]; then report_json >"$JSON"; fi
     if [[ -n $MARKDOWN ]]; then report_markdown "$rows" >"$MARKDOWN"; fi

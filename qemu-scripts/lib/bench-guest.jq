@@ -1,8 +1,8 @@
 # Statistics of bench-guest: from fio's JSON to a run, from runs to a table.
 
-# fio_run: a run in our own terms. $round, $case, $disk and the CPU times come from the host.
-def fio_run:
-  .jobs[0] as $job
+# guest_run: what the guest sent, as a run in our own terms. $round, $case, $disk and the CPU times come from the host.
+def guest_run:
+  .interrupts as $interrupts | .fio.jobs[0] as $job
   | ([$job.read, $job.write] | max_by(.total_ios)) as $side
   | { round: $round, case: $case, disk: $disk
     , requests: $side.total_ios
@@ -10,11 +10,13 @@ def fio_run:
     , megabytes_per_s: ($side.bw_bytes / 1e6)
     , p50_us: ($side.clat_ns.percentile["50.000000"] / 1e3)
     , p99_us: ($side.clat_ns.percentile["99.000000"] / 1e3)
+    , interrupts_per_request: ($interrupts / $side.total_ios)
     , cpu_us_per_request: ($cpu_us / $side.total_ios)
     , cpu_with_qemu_us_per_request: ($cpu_with_qemu_us / $side.total_ios) };
 
 def figures:
-  ["iops", "megabytes_per_s", "p50_us", "p99_us", "cpu_us_per_request", "cpu_with_qemu_us_per_request"];
+  ["iops", "megabytes_per_s", "p50_us", "p99_us", "interrupts_per_request",
+   "cpu_us_per_request", "cpu_with_qemu_us_per_request"];
 
 def median:
   sort | if length % 2 == 1 then .[length / 2 | floor] else (.[length / 2 - 1] + .[length / 2]) / 2 end;
