@@ -10,7 +10,7 @@ accel_kernel_runs() {
     [[ -r /dev/kvm && -w /dev/kvm ]] || return 1
     run_interruptible timeout --kill-after=2 "$ACCEL_TRIAL_S" \
         qemu-system-x86_64 -accel "$1" -machine q35 -cpu host -m 256 -nodefaults -display none \
-        -no-reboot -kernel "$2" -append 'panic=-1' >/dev/null 2>&1
+        -no-reboot -kernel "$2" -append 'panic=-1' </dev/null >/dev/null 2>&1
 }
 
 # accel_choose KERNEL: sets ACCEL to kvm or tcg,thread=multi. The trial is made once per boot of

@@ -66,10 +66,11 @@ stop_child() {
 
 # run_interruptible COMMAND [ARG...]: runs it to its end and returns its status. A signal to the
 # script ends it at once: bash would otherwise wait for a foreground command before it listens.
-# COMMAND is a program: of a function, only the shell that runs it would be ended.
+# COMMAND is a program: of a function, only the shell that runs it would be ended. It has the caller's
+# stdin, which bash would take from a command in the background.
 run_interruptible() {
     local status=0
-    "$@" &
+    "$@" <&0 &
     local pid=$!
     cleanup_push stop_child "$pid"
     wait "$pid" || status=$?

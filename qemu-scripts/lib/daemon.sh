@@ -19,6 +19,16 @@ cargo_check_version() {
         die 1 "cargo is $found, this needs Rust $wanted or later: rustup update stable"
 }
 
+# cargo_build PACKAGE: builds its program, as it is released, below TARGET_DIR.
+cargo_build() {
+    cargo_find
+    packages_require gcc libc6-dev
+    local command=(cargo build --release --locked --package "$1"
+        --manifest-path "$REPOSITORY_DIR/Cargo.toml" --target-dir "$TARGET_DIR")
+    show "${command[@]}"
+    run_interruptible "${command[@]}" </dev/null || die 1 "the build failed; the lines above say why"
+}
+
 # daemon_build: sets DAEMON. VHOST_USER_ISCSI in the environment names one that is already built.
 daemon_build() {
     if [[ -n ${VHOST_USER_ISCSI:-} ]]; then
@@ -26,12 +36,7 @@ daemon_build() {
         DAEMON=$(realpath "$VHOST_USER_ISCSI")
         return
     fi
-    cargo_find
-    packages_require gcc libc6-dev
-    local command=(cargo build --release --locked --package vhost-user-iscsi
-        --manifest-path "$REPOSITORY_DIR/Cargo.toml" --target-dir "$TARGET_DIR")
-    show "${command[@]}"
-    run_interruptible "${command[@]}" || die 1 "the build failed; the lines above say why"
+    cargo_build vhost-user-iscsi
     DAEMON=$TARGET_DIR/release/vhost-user-iscsi
 }
 

@@ -38,6 +38,15 @@ qemu_drive_disk() {
     QEMU+=(-device "virtio-blk-pci,drive=drive$1,id=disk$1$3")
 }
 
+# qemu_iscsi_disk INDEX URL BOOT: by QEMU's own driver, whose work is done by a thread of its own,
+# which shows the disk's name after "IO ".
+qemu_iscsi_disk() {
+    local options=("drive=drive$1" "id=disk$1" "iothread=io$1" "${DEVICE_OPTIONS[@]}")
+    iscsi_blockdev "$2" "drive$1"
+    QEMU+=(-name debug-threads=on -object "iothread,id=io$1" "${ISCSI_SECRET[@]}" -blockdev "$ISCSI_BLOCKDEV")
+    QEMU+=(-device "virtio-blk-pci,$(IFS=, && printf '%s' "${options[*]}")$3")
+}
+
 qemu_disks() {
     local i boot
     for i in "${!DISKS[@]}"; do
@@ -45,6 +54,7 @@ qemu_disks() {
         if [[ -n $FIRMWARE_BOOT ]]; then boot=",bootindex=$i"; fi
         case ${DISKS[i]} in
         socket:*) qemu_socket_disk "$i" "${DISKS[i]#*:}" "$boot" ;;
+        iscsi:*) qemu_iscsi_disk "$i" "${DISKS[i]#*:}" "$boot" ;;
         drive:*) qemu_drive_disk "$i" "${DISKS[i]#*:}" "$boot" ;;
         esac
     done
@@ -61,6 +71,7 @@ qemu_machine() {
 qemu_kernel() {
     local append='console=ttyS0 quiet panic=-1'
     if [[ -n $SHELL_WANTED ]]; then append+=' guest.shell'; fi
+    if [[ -n $STDIN_WANTED ]]; then append+=' guest.stdin'; fi
     QEMU+=(-kernel "$KERNEL" -initrd "$INITRD" -append "$append")
 }
 
@@ -85,6 +96,9 @@ qemu_script() {
     qemu_port output
     qemu_port error
     qemu_port result
+    if [[ -n $STDIN_WANTED ]]; then
+        QEMU+=(-chardev "stdio,id=input,signal=off" -device "virtserialport,chardev=input,name=input")
+    fi
 }
 
 # qemu_command: sets QEMU, the command and its arguments.
@@ -95,5 +109,6 @@ qemu_command() {
     if [[ -z $FIRMWARE_BOOT ]]; then qemu_kernel; fi
     qemu_console
     if [[ -n $SCRIPT ]]; then qemu_script; fi
+    if [[ -n $PID_FILE ]]; then QEMU+=(-pidfile "$PID_FILE"); fi
     if [[ -n $QMP ]]; then QEMU+=(-qmp "unix:$(qemu_quote "$QMP"),server=on,wait=off"); fi
 }

@@ -61,6 +61,11 @@ tgt_add_disk() {
         --params "thin_provisioning=1,scsi_sn=$3"
 }
 
+# tgt_add_null_disk LUN: a LUN of 1 TiB that keeps nothing and answers at once.
+tgt_add_null_disk() {
+    tgt_admin --op new --mode logicalunit --tid 1 --lun "$1" --bstype null --backing-store null
+}
+
 # tgt_url LUN: what an initiator calls that LUN.
 tgt_url() {
     printf 'iscsi://127.0.0.1:%d/%s/%d\n' "$TGT_PORT" "$TGT_IQN" "$1"

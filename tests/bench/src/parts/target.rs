@@ -119,7 +119,7 @@ fn start_in_memory() -> Result<Target, Failure> {
     let lun = format!("{LUN}:{SIZE_BYTES}:null");
     let mut command = Command::new(program);
     command.args(["--target-name", IN_MEMORY_NAME, "--lun", &lun]);
-    command.args(["--cmd-sn-window", IN_MEMORY_WINDOW]);
+    command.args(["--cmd-sn-window", IN_MEMORY_WINDOW, "--stay-awake"]);
     let process = Process::start(&mut command, "it was built together with this program");
     let portal = process.stdout.wait_for(":", START_LIMIT).ok_or_else(|| {
         let errors = process.stderr.all().join("\n");
