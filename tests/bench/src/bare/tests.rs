@@ -203,6 +203,7 @@ fn run_with(operation: Operation, fault: CommandFault) -> Result<FloorResult, Fl
 fn whatever_is_wrong_with_one_answer_ends_the_run() {
     for fault in [
         CommandFault::BUSY,
+        CommandFault::StatusAfter(0x08, None),
         CommandFault::Response(1),
         CommandFault::ResidualUnderflow(512),
         CommandFault::ResidualOverflow(512),
