@@ -10,9 +10,11 @@ mod client;
 
 use client::{Client, NAME, OPERATIONAL_TO_FULL, Pdu, SECURITY_TO_OPERATIONAL};
 use iscsi_test_target::{
-    AsyncEvent, CommandFault, ConnectFault, Event, LoginFault, Negotiation, Rule, Sense,
-    TargetConfig, TestTarget,
+    AsyncEvent, CommandFault, ConnectFault, Disk, Event, LoginFault, LunConfig, Negotiation, Rule,
+    Sense, TargetConfig, TestTarget,
 };
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -622,4 +624,72 @@ fn frozen_target_answers_logins_only_when_thawed() {
     let gone = |event: &Event| matches!(event, Event::Disconnected { .. });
     target.wait_for(LIMIT, gone).unwrap();
     assert_eq!(target.sessions(), []);
+}
+
+fn null_target(negotiation: Negotiation) -> TestTarget {
+    let lun = LunConfig {
+        disk: Some(Arc::new(Disk::null())),
+        ..LunConfig::default()
+    };
+    start(TargetConfig {
+        luns: BTreeMap::from([(0, lun)]),
+        negotiation,
+        keep_events: false,
+        ..TargetConfig::default()
+    })
+}
+
+/// GOOD, and no residual.
+fn assert_good(answer: &Pdu) {
+    assert_eq!((answer.header[1] & 0x06, answer.header[3]), (0, 0));
+}
+
+#[test]
+fn a_null_disk_takes_writes_in_every_way_and_reads_zeros() {
+    let target = null_target(Negotiation {
+        first_burst_length: 1024,
+        max_burst_length: 2048,
+        ..Negotiation::default()
+    });
+    let mut client = Client::logged_in(&target);
+    client.send_write(0, 2, &[1; 1024]);
+    assert_good(&client.receive());
+    client.send_write(0, 4, &[1; 512]);
+    let r2t = client.receive();
+    assert_eq!(
+        (r2t.opcode(), r2t.word(40), r2t.word(44)),
+        (0x31, 512, 1536)
+    );
+    client.send_data_out(&r2t, &[1; 1536]);
+    assert_good(&client.receive());
+    assert_eq!(target.counters().data_out_bytes, 3072);
+    client.send_read(0, 8);
+    let answer = client.receive();
+    assert_good(&answer);
+    assert!(answer.opcode() == 0x25 && answer.data == [0; 4096]);
+}
+
+#[test]
+fn a_null_disk_looks_at_data_that_is_to_be_compared() {
+    let target = null_target(Negotiation::default());
+    let mut client = Client::logged_in(&target);
+    for (bytes, status) in [([0; 512], 0), ([1; 512], 2)] {
+        let mut verify = client.read_write(0xa0, 0x8f, 0, 1);
+        // BYTCHK
+        verify[33] = 0x02;
+        client.send(&verify, &bytes);
+        assert_eq!(client.receive().header[3], status);
+    }
+}
+
+#[test]
+fn a_target_that_keeps_no_events_still_counts() {
+    let target = null_target(Negotiation::default());
+    let mut client = Client::logged_in(&target);
+    client.send_read(0, 1);
+    client.receive();
+    assert_eq!(target.events(), []);
+    let counters = target.counters();
+    assert_eq!((counters.logins, counters.commands), (1, 1));
+    assert_eq!(counters.data_in_bytes, 512);
 }

@@ -120,6 +120,7 @@ impl<'a> Exchange<'a> {
         self.latency_ns.reset();
         self.serve(self.floor.warm_up + self.floor.duration)?;
         let after = self.reading();
+        let latency_ns = self.latency_ns.clone();
         self.drain()?;
         Ok(FloorResult {
             requests: after.requests - before.requests,
@@ -127,7 +128,7 @@ impl<'a> Exchange<'a> {
             cpu: after.cpu - before.cpu,
             sends: after.sends - before.sends,
             receives: after.receives - before.receives,
-            latency_ns: self.latency_ns,
+            latency_ns,
         })
     }
 

@@ -26,6 +26,8 @@ mod incoming;
 mod login;
 mod low_water;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
