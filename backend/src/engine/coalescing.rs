@@ -23,6 +23,12 @@ const COALESCE_AIM_US: u64 = 75;
 /// is coalesced: measured against tgt at a depth of 8, waiting for half of the answers took away
 /// 40 % of the requests per second.
 const RESERVED_ANSWERS: u64 = 16;
+/// The same for large answers, of which few keep the target busy for as long.
+const RESERVED_BYTES: u64 = 64 * 1024;
+
+/// An answer as large as that needs no company; it may as well arrive in pieces of this size at
+/// least.
+const COMPANY_BYTES: u64 = 32 * 1024;
 
 /// The most that is waited for: a receive buffer's worth would keep a fast target waiting for us
 /// to make room, and so does much less than that.
@@ -40,6 +46,8 @@ pub(super) struct Coalescing {
     /// How many answers are usually awaited. Up at once, down slowly: between the completion of
     /// requests and the next ones of the guest there are fewer.
     depth: u64,
+    /// The average length of the answers awaited last.
+    answer_bytes: u64,
     last_receive: Instant,
     low_water_bytes: u64,
     /// When what arrived is to be taken in, low water or not.
@@ -51,6 +59,7 @@ impl Coalescing {
         Self {
             rate: 0,
             depth: 0,
+            answer_bytes: 0,
             last_receive: now,
             low_water_bytes: 1,
             receive_by: None,
@@ -62,14 +71,12 @@ impl Coalescing {
         self.low_water_bytes > 1
     }
 
-    /// How long it takes, about, until as much has arrived as was last asked for.
-    pub(super) fn expected_wait(&self) -> Duration {
+    /// Whether what was last asked for is best waited for asleep: it takes longer than `limit`, or
+    /// looking all the time would bring large answers in small pieces.
+    pub(super) fn takes_longer_than(&self, limit: Duration) -> bool {
         let wait_us = self.low_water_bytes.saturating_mul(1000) / self.rate.max(1);
-        if self.is_on() {
-            Duration::from_micros(wait_us)
-        } else {
-            Duration::ZERO
-        }
+        let is_long = Duration::from_micros(wait_us) >= limit;
+        self.is_on() && (is_long || self.answer_bytes >= COMPANY_BYTES)
     }
 
     /// `length_bytes` were received, all there was, at `now`.
@@ -100,20 +107,30 @@ impl Coalescing {
     /// Never all that is awaited: the last answers of a burst may be the slow ones.
     pub(super) fn low_water_bytes(&mut self, answers: u64, awaited_bytes: u64) -> u64 {
         if answers == 0 {
-            // Nothing to wait for: what comes next is probably as many as before.
-            return self.low_water_bytes;
+            return self.low_water_while_idle();
         }
         self.depth = answers.max(self.depth - self.depth.div_ceil(8));
         let answer_bytes = awaited_bytes / answers;
+        self.answer_bytes = answer_bytes;
+        let reserved_bytes = RESERVED_BYTES.min(answer_bytes * RESERVED_ANSWERS);
         let wanted = (self.rate.saturating_mul(COALESCE_AIM_US) / 1000)
-            .min(answer_bytes * self.depth.saturating_sub(RESERVED_ANSWERS))
+            .min((answer_bytes * self.depth).saturating_sub(reserved_bytes))
             .min(awaited_bytes / 4 * 3)
             .min(MAX_LOW_WATER_BYTES);
-        if wanted < 2 * answer_bytes {
+        if wanted < COMPANY_BYTES.min(2 * answer_bytes) {
             self.low_water_bytes = 1;
         } else if !(wanted / 2..=wanted).contains(&self.low_water_bytes) {
             // A band rather than a value: each change is a system call.
             self.low_water_bytes = wanted * 3 / 4;
+        }
+        self.low_water_bytes
+    }
+
+    /// No command is in flight: soon there will be as many as before. But when that has not come
+    /// true by the time that something had to be received, pings are all that arrives.
+    fn low_water_while_idle(&mut self) -> u64 {
+        if self.rate == 0 {
+            self.low_water_bytes = 1;
         }
         self.low_water_bytes
     }
@@ -176,7 +193,7 @@ mod tests {
         assert!((aimed / 2..=aimed).contains(&many), "{many} of {aimed}");
         assert_eq!(coalescing.receive_by(now), Some(now + COALESCE_LIMIT));
         let (mut coalescing, _) = with_answers_every(1);
-        let spared = ANSWER_BYTES * (20 - RESERVED_ANSWERS);
+        let spared = ANSWER_BYTES * 20 - RESERVED_BYTES;
         assert!((spared / 2..=spared).contains(&low_water(&mut coalescing, 20)));
     }
 
@@ -211,6 +228,29 @@ mod tests {
             assert!(mark == AT_ONCE || mark < answers * ANSWER_BYTES);
         }
         assert_eq!(low_water(&mut coalescing, 1), AT_ONCE);
+    }
+
+    #[test]
+    fn a_mark_that_nothing_reaches_does_not_outlast_the_limit() {
+        let (mut coalescing, now) = with_answers_every(10);
+        let mark = low_water(&mut coalescing, 32);
+        assert_eq!(low_water(&mut coalescing, 0), mark);
+        let by = coalescing.receive_by(now).unwrap();
+        coalescing.received(0, by);
+        assert_eq!(low_water(&mut coalescing, 0), AT_ONCE);
+        assert_eq!(coalescing.receive_by(by), None);
+    }
+
+    #[test]
+    fn large_answers_come_in_large_pieces() {
+        let (mut coalescing, mut now) = with_answers_every(10);
+        for _ in 0..50 {
+            now += Duration::from_micros(25);
+            coalescing.received(48 + 65_536, now);
+        }
+        let mut mark = |answers: u64| coalescing.low_water_bytes(answers, answers * (48 + 65_536));
+        assert!((COMPANY_BYTES..=MAX_LOW_WATER_BYTES).contains(&mark(16)));
+        assert!(coalescing.takes_longer_than(Duration::MAX));
     }
 
     #[test]

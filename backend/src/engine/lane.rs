@@ -223,7 +223,7 @@ impl Lane {
         let session = &connection.session;
         let (answers, bytes) = (session.tasks_in_flight(), session.awaited_bytes());
         self.coalescing.low_water_bytes(answers as u64, bytes);
-        !connection.blocked && self.coalescing.expected_wait() < limit
+        !connection.blocked && !self.coalescing.takes_longer_than(limit)
     }
 
     /// Whether something has happened that can be seen without a system call.
