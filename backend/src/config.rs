@@ -22,6 +22,14 @@ pub const MAX_SESSIONS: u16 = MAX_QUEUES;
 /// How many sessions a disk opens at most unless told otherwise: arrays count sessions.
 pub const DEFAULT_SESSIONS: u16 = 4;
 
+/// [`DEFAULT_SESSIONS`], or as many as there are processors for this process, if those are fewer. A
+/// session has a thread: two of them on one processor take turns, each with half of the requests,
+/// and lose what one with all of them would gain by taking many at once.
+pub fn default_sessions() -> u16 {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
+    u16::try_from(processors).map_or(DEFAULT_SESSIONS, |count| count.min(DEFAULT_SESSIONS))
+}
+
 /// The largest split ring (virtio 1.2 section 2.7): accepted unless told otherwise, since the
 /// front-end chooses the size (QEMU: 128) and a ring that is not used costs nothing.
 pub const MAX_QUEUE_SIZE: u16 = 32_768;

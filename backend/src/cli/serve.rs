@@ -12,7 +12,7 @@ use super::values::{
 };
 use crate::config::{
     DiskSettings, QueueSize, Serial, ServeSettings, ServedDisk, SocketPath, SocketPathSettings,
-    SocketSettings,
+    SocketSettings, default_sessions,
 };
 use crate::exit::Failure;
 use crate::system::System;
@@ -45,9 +45,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "N", default_value = "32768", value_parser = parse_queue_size)]
     queue_size: QueueSize,
 
-    /// The most iSCSI sessions to open: queues beyond them share
-    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_1_to_64)]
-    sessions: u16,
+    /// The most iSCSI sessions to open: queues beyond them share [default: 4, but no more than
+    /// processors]
+    #[arg(long, value_name = "N", value_parser = parse_1_to_64)]
+    sessions: Option<u16>,
 
     /// Look for work for up to this time before sleeping, while that pays; 0 for never
     #[arg(long, value_name = "N", default_value = "50", value_parser = parse_poll_limit)]
@@ -90,7 +91,7 @@ impl ServeArgs {
             read_only: self.read_only,
             num_queues: self.num_queues,
             queue_size: self.queue_size,
-            sessions: self.sessions,
+            sessions: self.sessions.unwrap_or_else(default_sessions),
             poll_limit: self.poll_max_us,
             serial: self.serial.clone(),
             wait_for_target: self.wait_for_target,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use iscsi_core::login::settings::DigestPreference;
 
 use super::*;
-use crate::config::{DiskSettings, SocketSettings};
+use crate::config::{DiskSettings, SocketSettings, default_sessions};
 
 const URL: &str = "iscsi://h/iqn.2001-04.com.example/0";
 const NAME: &str = "iqn.2001-04.com.example:me";
@@ -105,8 +105,9 @@ fn serves_without_a_verb_with_the_documented_defaults() {
     );
     assert_eq!(
         (disk.num_queues, disk.queue_size.get(), disk.sessions),
-        (64, 32_768, 4)
+        (64, 32_768, default_sessions())
     );
+    assert_eq!(disk.poll_limit, Duration::from_micros(50));
     assert!(!disk.read_only && !disk.wait_for_target && disk.serial.is_none());
     assert_eq!(disk.initiator.name.as_str(), NAME);
     assert_eq!(disk.initiator.login_timeout, Duration::from_secs(10));
@@ -123,7 +124,7 @@ fn serves_without_a_verb_with_the_documented_defaults() {
 #[test]
 fn every_option_of_serving_arrives() {
     let arguments = "--socket-path s --socket-mode 0600 --socket-group 12 --read-only \
-                     --num-queues 2 --queue-size 256 --sessions 1 --serial ABC --wait-for-target \
+                     --num-queues 2 --queue-size 256 --sessions 1 --poll-max-us 0 --serial ABC --wait-for-target \
                      --login-timeout 1m --header-digest crc32c --data-digest prefer \
                      --initiator-name iqn.2001-04.com.example:other -vv --blk-file";
     let mut arguments: Vec<_> = arguments.split_whitespace().collect();
@@ -138,6 +139,7 @@ fn every_option_of_serving_arrives() {
         (disk.num_queues, disk.queue_size.get(), disk.sessions),
         (2, 256, 1)
     );
+    assert_eq!(disk.poll_limit, Duration::ZERO);
     assert_eq!(disk.serial.unwrap().as_bytes(), b"ABC");
     assert_eq!(disk.initiator.login_timeout, Duration::from_secs(60));
     assert_eq!(disk.initiator.header_digest, DigestPreference::Crc32c);
@@ -340,6 +342,16 @@ const BAD_LINES: [(&str, u8, &str); 43] = [
         "--fd 3 --blk-file URL --sessions 65",
         2,
         "a number from 1 to 64",
+    ),
+    (
+        "--fd 3 --blk-file URL --poll-max-us 1001",
+        2,
+        "a number of microseconds up to 1000",
+    ),
+    (
+        "--fd 3 --blk-file URL --poll-max-us 1.5",
+        2,
+        "a number of microseconds up to 1000",
     ),
     (
         "--fd 3 --blk-file URL --queue-size 100",

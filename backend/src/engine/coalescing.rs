@@ -30,9 +30,9 @@ const RESERVED_BYTES: u64 = 64 * 1024;
 /// least.
 const COMPANY_BYTES: u64 = 32 * 1024;
 
-/// The most that is waited for: a receive buffer's worth would keep a fast target waiting for us
-/// to make room, and so does much less than that.
-const MAX_LOW_WATER_BYTES: u64 = 64 * 1024;
+/// The most that is waited for, well below what the kernel lets a receive buffer grow to: a target
+/// must not have to stop sending.
+const MAX_LOW_WATER_BYTES: u64 = 512 * 1024;
 
 /// The weight of a new sample in the average rate, as a divisor.
 const SMOOTHING: u64 = 4;

@@ -9,7 +9,7 @@ use iscsi_core::session::{Event, Received, RequestTag, Session};
 use super::lane::Lane;
 use super::message::{Connection, LaneEvent, LossReason, report};
 use super::reactor::Token;
-use super::transport::{Sink, is_worth_placing};
+use super::transport::{HEADERS_ROOM_BYTES, Sink, is_worth_placing};
 
 /// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
 /// we take it in must not keep the lane from everything else. What is left is reported again.
@@ -93,6 +93,11 @@ impl Lane {
             match received {
                 Received::Event(event) => self.handle_event(session, event, now_ms)?,
                 Received::Payload(placement) if !arrived.is_empty() => {
+                    if is_worth_placing(&placement) {
+                        // Too late for this one.
+                        transport.room_bytes = HEADERS_ROOM_BYTES;
+                    }
+                    let arrived = transport.input.bytes();
                     let length = arrived.len().min(placement.length_bytes as usize);
                     let bytes = arrived.get(..length).unwrap_or_default();
                     self.place(placement.request, placement.offset_bytes, bytes)?;

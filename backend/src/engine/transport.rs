@@ -26,7 +26,7 @@ const DIRECT_MIN_BYTES: usize = 16 * 1024;
 /// How much is received into the buffer at once while large payload is expected: enough for the
 /// next headers and for many small answers, little enough that most of the payload behind them is
 /// still in the socket when its place is known.
-const HEADERS_ROOM_BYTES: usize = 4 * 1024;
+pub(super) const HEADERS_ROOM_BYTES: usize = 1024;
 
 /// The most private bytes (headers, digests, copies for digests) that wait to be sent before no
 /// further PDU is taken.
@@ -48,7 +48,7 @@ pub(crate) struct Transport {
     received_bytes: u64,
     /// How much of the buffer the next receive may fill: [`HEADERS_ROOM_BYTES`] after a large
     /// payload, and twice as much each time that did not bring another.
-    room_bytes: usize,
+    pub(super) room_bytes: usize,
     pub(super) output: SendQueue,
     pub(super) input: ReceiveBuffer,
 }
