@@ -299,7 +299,7 @@ fn the_definition_of_the_command_line_is_consistent() {
 }
 
 /// Bad command lines with the exit code and a piece of the message; `URL` stands for a good URL.
-const BAD_LINES: [(&str, u8, &str); 43] = [
+const BAD_LINES: [(&str, u8, &str); 45] = [
     ("", 2, "give --socket-path PATH or --fd N"),
     ("--socket-path s", 2, "give --blk-file URL"),
     ("--blk-file URL", 2, "give --socket-path PATH or --fd N"),

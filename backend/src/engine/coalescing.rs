@@ -8,14 +8,17 @@
 
 use std::time::{Duration, Instant};
 
-/// The longest that an answer waits for the next ones. Half of what a request takes at a queue
-/// depth where coalescing sets in, on a loopback connection to a fast target; much less than that
-/// over a network.
-pub(super) const COALESCE_LIMIT: Duration = Duration::from_micros(100);
+/// The longest that an answer waits for the next ones. At the queue depths where coalescing sets
+/// in a request takes about as long on a loopback connection to a fast target, and several times
+/// that over a network.
+pub(super) const COALESCE_LIMIT: Duration = Duration::from_micros(200);
 
-/// What is asked for at once is what arrives in this time at the present rate, so that the limit
-/// is the exception.
-const COALESCE_AIM_US: u64 = 75;
+/// What is asked for at once is what arrives at the present rate within [`AIM_SHARE`] of the time
+/// that a request takes, but not less than the one and not more than the other of these times: the
+/// limit is the exception.
+const SHORTEST_AIM_US: u64 = 75;
+const LONGEST_AIM_US: u64 = 150;
+const AIM_SHARE: u64 = 6;
 
 /// How many answers are not waited for: the target is to have something to do until what arrived
 /// has woken the lane, was handled, and has brought new commands. A target that runs dry goes to
@@ -23,8 +26,8 @@ const COALESCE_AIM_US: u64 = 75;
 /// is coalesced: measured against tgt at a depth of 8, waiting for half of the answers took away
 /// 40 % of the requests per second.
 const RESERVED_ANSWERS: u64 = 16;
-/// The same for large answers, of which few keep the target busy for as long.
-const RESERVED_BYTES: u64 = 64 * 1024;
+/// The same for long answers, of which fewer keep the target busy: what arrives in this time.
+const RESERVED_US: u64 = 100;
 
 /// An answer as large as that needs no company; it may as well arrive in pieces of this size at
 /// least.
@@ -112,9 +115,15 @@ impl Coalescing {
         self.depth = answers.max(self.depth - self.depth.div_ceil(8));
         let answer_bytes = awaited_bytes / answers;
         self.answer_bytes = answer_bytes;
-        let reserved_bytes = RESERVED_BYTES.min(answer_bytes * RESERVED_ANSWERS);
-        let wanted = (self.rate.saturating_mul(COALESCE_AIM_US) / 1000)
-            .min((answer_bytes * self.depth).saturating_sub(reserved_bytes))
+        let usual_bytes = answer_bytes * self.depth;
+        let usual_us = usual_bytes.saturating_mul(1000) / self.rate.max(1);
+        let aim_us = (usual_us / AIM_SHARE).clamp(SHORTEST_AIM_US, LONGEST_AIM_US);
+        let reserved_bytes = self
+            .bytes_in(RESERVED_US)
+            .min(answer_bytes * RESERVED_ANSWERS);
+        let wanted = self
+            .bytes_in(aim_us)
+            .min(usual_bytes.saturating_sub(reserved_bytes))
             .min(awaited_bytes / 4 * 3)
             .min(MAX_LOW_WATER_BYTES);
         if wanted < COMPANY_BYTES.min(2 * answer_bytes) {
@@ -124,6 +133,11 @@ impl Coalescing {
             self.low_water_bytes = wanted * 3 / 4;
         }
         self.low_water_bytes
+    }
+
+    /// What arrives in that time at the present rate.
+    fn bytes_in(&self, time_us: u64) -> u64 {
+        self.rate.saturating_mul(time_us) / 1000
     }
 
     /// No command is in flight: soon there will be as many as before. But when that has not come
@@ -176,11 +190,11 @@ mod tests {
 
     #[test]
     fn few_answers_or_slow_ones_come_alone() {
-        let (mut fast, _) = with_answers_every(10);
+        let (mut fast, _) = with_answers_every(RESERVED_US / RESERVED_ANSWERS);
         for answers in 1..=RESERVED_ANSWERS {
             assert_eq!(low_water(&mut fast, answers), AT_ONCE, "{answers}");
         }
-        let (mut slow, now) = with_answers_every(COALESCE_AIM_US / 2 + 1);
+        let (mut slow, now) = with_answers_every(LONGEST_AIM_US / 2 + 1);
         assert_eq!(low_water(&mut slow, 128), AT_ONCE);
         assert_eq!(slow.receive_by(now), None);
     }
@@ -189,11 +203,11 @@ mod tests {
     fn what_arrives_within_the_aim_comes_together_but_for_the_reserve() {
         let (mut coalescing, now) = with_answers_every(10);
         let many = low_water(&mut coalescing, 128);
-        let aimed = ANSWER_BYTES * COALESCE_AIM_US / 10;
+        let aimed = ANSWER_BYTES * LONGEST_AIM_US / 10;
         assert!((aimed / 2..=aimed).contains(&many), "{many} of {aimed}");
         assert_eq!(coalescing.receive_by(now), Some(now + COALESCE_LIMIT));
         let (mut coalescing, _) = with_answers_every(1);
-        let spared = ANSWER_BYTES * 20 - RESERVED_BYTES;
+        let spared = ANSWER_BYTES * (20 - RESERVED_ANSWERS);
         assert!((spared / 2..=spared).contains(&low_water(&mut coalescing, 20)));
     }
 
