@@ -347,7 +347,7 @@ fn threads(served: &Served) -> usize {
 
 #[test]
 fn threads_exist_only_for_queues_in_use() {
-    let served = Served::with(config(), &[]);
+    let served = Served::with(config(), &["--sessions", "4"]);
     for count in [1, 4, 8] {
         let mut frontend = served.connect(queues(count));
         uses_all_queues(&mut frontend);
@@ -431,7 +431,7 @@ fn verbs_do_not_disturb_a_running_disk() {
 
 #[test]
 fn sigterm_logs_out_every_session() {
-    let mut served = Served::with(config(), &[]);
+    let mut served = Served::with(config(), &["--sessions", "4"]);
     let mut frontend = served.connect(queues(4));
     uses_all_queues(&mut frontend);
     wait_for_sessions(&served, 4);

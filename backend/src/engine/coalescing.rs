@@ -49,8 +49,6 @@ pub(super) struct Coalescing {
     /// How many answers are usually awaited. Up at once, down slowly: between the completion of
     /// requests and the next ones of the guest there are fewer.
     depth: u64,
-    /// The average length of the answers awaited last.
-    answer_bytes: u64,
     last_receive: Instant,
     low_water_bytes: u64,
     /// When what arrived is to be taken in, low water or not.
@@ -62,7 +60,6 @@ impl Coalescing {
         Self {
             rate: 0,
             depth: 0,
-            answer_bytes: 0,
             last_receive: now,
             low_water_bytes: 1,
             receive_by: None,
@@ -74,12 +71,10 @@ impl Coalescing {
         self.low_water_bytes > 1
     }
 
-    /// Whether what was last asked for is best waited for asleep: it takes longer than `limit`, or
-    /// looking all the time would bring large answers in small pieces.
+    /// Whether it takes longer than `limit` until as much has arrived as was last asked for.
     pub(super) fn takes_longer_than(&self, limit: Duration) -> bool {
         let wait_us = self.low_water_bytes.saturating_mul(1000) / self.rate.max(1);
-        let is_long = Duration::from_micros(wait_us) >= limit;
-        self.is_on() && (is_long || self.answer_bytes >= COMPANY_BYTES)
+        self.is_on() && Duration::from_micros(wait_us) >= limit
     }
 
     /// `length_bytes` were received, all there was, at `now`.
@@ -114,7 +109,6 @@ impl Coalescing {
         }
         self.depth = answers.max(self.depth - self.depth.div_ceil(8));
         let answer_bytes = awaited_bytes / answers;
-        self.answer_bytes = answer_bytes;
         let usual_bytes = answer_bytes * self.depth;
         let usual_us = usual_bytes.saturating_mul(1000) / self.rate.max(1);
         let aim_us = (usual_us / AIM_SHARE).clamp(SHORTEST_AIM_US, LONGEST_AIM_US);
@@ -264,7 +258,6 @@ mod tests {
         }
         let mut mark = |answers: u64| coalescing.low_water_bytes(answers, answers * (48 + 65_536));
         assert!((COMPANY_BYTES..=MAX_LOW_WATER_BYTES).contains(&mark(16)));
-        assert!(coalescing.takes_longer_than(Duration::MAX));
     }
 
     #[test]

@@ -81,6 +81,10 @@ pub(super) struct Closing {
 /// are looked at all the time.
 const RECEIVE_INTERVAL: Duration = Duration::from_nanos(500);
 
+/// From this average length on, and with several commands in flight, nobody polls: what moving the
+/// data costs is many times what falling asleep does, and there is always something to be woken for.
+const LARGE_BYTES: u64 = 32 * 1024;
+
 /// Polling pays when it brings this share of what is awaited. With less, a target is at work that
 /// answers one command at a time while many wait: it has enough to do, nobody is faster for our
 /// being awake, and asleep we take its answers in fewer, larger portions.
@@ -230,15 +234,18 @@ impl Lane {
         connection.map_or(0, |c| c.session.awaited_bytes())
     }
 
-    /// Answers that need longer to gather are best waited for asleep, and so is room to send.
+    /// Answers that need longer to gather are best waited for asleep, and so is room to send. Where
+    /// much data is moved, falling asleep does not count.
     fn may_poll(&mut self, limit: Duration) -> bool {
         let Some(connection) = &self.connection else {
             return false;
         };
         let session = &connection.session;
-        let (answers, bytes) = (session.tasks_in_flight(), session.awaited_bytes());
-        self.coalescing.low_water_bytes(answers as u64, bytes);
-        !connection.blocked && !self.coalescing.takes_longer_than(limit)
+        let commands = session.tasks_in_flight() as u64;
+        let moves_much = commands > 1 && session.data_bytes() / commands >= LARGE_BYTES;
+        self.coalescing
+            .low_water_bytes(commands, session.awaited_bytes());
+        !moves_much && !connection.blocked && !self.coalescing.takes_longer_than(limit)
     }
 
     /// Whether something has happened that can be seen without a system call.

@@ -9,11 +9,15 @@ use iscsi_core::session::{Event, Received, RequestTag, Session};
 use super::lane::Lane;
 use super::message::{Connection, LaneEvent, LossReason, report};
 use super::reactor::Token;
-use super::transport::{HEADERS_ROOM_BYTES, Sink, is_worth_placing};
+use super::transport::{Arrived, HEADERS_ROOM_BYTES, Sink, is_worth_placing};
 
 /// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
 /// we take it in must not keep the lane from everything else. What is left is reported again.
 const MAX_RECEIVES: usize = 64;
+
+/// How many bytes a turn receives, about, once a command has ended in it: what is complete goes to
+/// the guest, and its next requests to the target, before more is taken in.
+const MAX_TURN_BYTES: usize = 256 * 1024;
 
 impl Lane {
     /// Goes on with a new session: what was in flight is sent again, in order.
@@ -85,13 +89,16 @@ impl Lane {
             session, transport, ..
         } = connection;
         let mut drained = false;
-        let mut receives = 0;
+        let mut left = Left::default();
         loop {
             let (consumed, received) = session.receive(transport.input.bytes(), now_ms)?;
             transport.input.consume(consumed);
             let arrived = transport.input.bytes();
             match received {
-                Received::Event(event) => self.handle_event(session, event, now_ms)?,
+                Received::Event(event) => {
+                    left.has_completed |= matches!(event, Event::CommandDone { .. });
+                    self.handle_event(session, event, now_ms)?;
+                }
                 Received::Payload(placement) if !arrived.is_empty() => {
                     if is_worth_placing(&placement) {
                         // Too late for this one.
@@ -108,16 +115,14 @@ impl Lane {
                     let (placed_bytes, arrived) =
                         transport.receive_payload(&placement, &self.in_flight, &mut self.room)?;
                     session.placed_directly(placed_bytes, now_ms);
-                    receives += 1;
-                    drained = arrived.drained || receives >= MAX_RECEIVES;
+                    drained = left.is_used_up_by(arrived);
                 }
                 Received::Payload(_) | Received::NeedBytes { .. } => {
                     if drained {
                         return Ok(());
                     }
                     let arrived = transport.receive(&mut self.room)?;
-                    receives += 1;
-                    drained = arrived.drained || receives >= MAX_RECEIVES;
+                    drained = left.is_used_up_by(arrived);
                     if drained && transport.input.is_empty() {
                         return Ok(());
                     }
@@ -232,6 +237,34 @@ impl Lane {
             *blocked = !transport.send(&mut self.in_flight, &mut self.room)?;
         }
         connection.watch_writable(&self.reactor)
+    }
+}
+
+/// What a turn may still receive.
+struct Left {
+    receives: usize,
+    length_bytes: usize,
+    /// There is something for the guest.
+    has_completed: bool,
+}
+
+impl Default for Left {
+    fn default() -> Self {
+        Self {
+            receives: MAX_RECEIVES,
+            length_bytes: MAX_TURN_BYTES,
+            has_completed: false,
+        }
+    }
+}
+
+impl Left {
+    /// Whether no further receive is to be made after this one.
+    fn is_used_up_by(&mut self, arrived: Arrived) -> bool {
+        self.receives = self.receives.saturating_sub(1);
+        self.length_bytes = self.length_bytes.saturating_sub(arrived.length_bytes);
+        let is_long = self.has_completed && self.length_bytes == 0;
+        arrived.drained || self.receives == 0 || is_long
     }
 }
 

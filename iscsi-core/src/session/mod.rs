@@ -310,6 +310,11 @@ impl Session {
         self.tasks.awaited_bytes()
     }
 
+    /// How many bytes they move in all, in whichever direction.
+    pub fn data_bytes(&self) -> u64 {
+        self.tasks.data_bytes()
+    }
+
     /// Whether [`Session::submit`] would take a command.
     pub fn can_submit(&self) -> Result<(), SubmitError> {
         if self.closing {

@@ -290,6 +290,7 @@ pub(crate) struct TaskTable {
     r2ts: Vec<R2tQueue>,
     free: Vec<u16>,
     awaited_bytes: u64,
+    data_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -311,6 +312,7 @@ impl TaskTable {
             r2ts: (0..length).map(|_| R2tQueue::default()).collect(),
             free: (0..length).rev().collect(),
             awaited_bytes: 0,
+            data_bytes: 0,
         }
     }
 
@@ -318,6 +320,11 @@ impl TaskTable {
     /// a read, even if some has arrived.
     pub(crate) fn awaited_bytes(&self) -> u64 {
         self.awaited_bytes
+    }
+
+    /// How many bytes the tasks move in all, in whichever direction.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.data_bytes
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -339,6 +346,7 @@ impl TaskTable {
         slot.generation = (slot.generation + 1) & 0x3fff;
         let task = slot.task.insert(Task::new(command, cmd_sn, negotiated));
         self.awaited_bytes += task.awaited_bytes();
+        self.data_bytes += u64::from(task.length_bytes());
         if let Some(r2ts) = self.r2ts.get_mut(usize::from(index)) {
             r2ts.length = 0;
         }
@@ -412,6 +420,7 @@ impl TaskTable {
         self.get(id)?;
         let task = self.slots.get_mut(usize::from(id.index()))?.task.take()?;
         self.awaited_bytes -= task.awaited_bytes();
+        self.data_bytes -= u64::from(task.length_bytes());
         self.free.push(id.index());
         Some(task)
     }
