@@ -1,11 +1,10 @@
 //! A lane: one thread that owns rings, an iSCSI session and everything in flight between them.
 //!
-//! All waiting is in [`Lane::run`], everything else runs to completion. A turn of the loop takes
+//! All waiting is in [`Lane::wait`], everything else runs to completion. A turn of the loop takes
 //! what arrived on the connection, takes what the guest made available, sends all commands of
 //! both in one go, and publishes and notifies once per ring.
 
 use std::io;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::mpsc::SendError;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use super::message::{Connection, LaneReports, Message};
 use super::polling::Polling;
 use super::reactor::{MAX_EVENTS, Reactor, Ready, Token};
 use super::ring::LaneRing;
+use super::waiting::make_timers_exact;
 use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
 use crate::raw_io::VectorRoom;
 
@@ -44,10 +44,10 @@ pub(super) struct LaneConfig {
 
 pub(super) struct Lane {
     pub(super) config: LaneConfig,
-    mailbox: Arc<Mailbox<Message>>,
+    pub(super) mailbox: Arc<Mailbox<Message>>,
     pub(super) reactor: Reactor,
     /// Milliseconds for the core are counted from here.
-    epoch: Instant,
+    pub(super) epoch: Instant,
     /// The time of this turn: read once, after waiting.
     pub(super) now: Instant,
     /// The same for the core.
@@ -55,7 +55,7 @@ pub(super) struct Lane {
     pub(super) coalescing: Coalescing,
     /// Polling while commands are in flight, and while there is nothing but the guest to wait for:
     /// one may pay without the other.
-    polling: [Polling; 2],
+    pub(super) polling: [Polling; 2],
     /// Boxed, for it is taken out and put back while it is used.
     pub(super) connection: Option<Box<Connection>>,
     pub(super) requests: Requests,
@@ -73,22 +73,9 @@ pub(super) struct Lane {
 
 /// The lane is to end.
 pub(super) struct Closing {
-    deadline: Instant,
+    pub(super) deadline: Instant,
     logout_sent: bool,
 }
-
-/// How often a lane that polls looks at its connection, which takes a system call. Rings and mailbox
-/// are looked at all the time.
-const RECEIVE_INTERVAL: Duration = Duration::from_nanos(500);
-
-/// From this average length on, and with several commands in flight, nobody polls: what moving the
-/// data costs is many times what falling asleep does, and there is always something to be woken for.
-const LARGE_BYTES: u64 = 32 * 1024;
-
-/// Polling pays when it brings this share of what is awaited. With less, a target is at work that
-/// answers one command at a time while many wait: it has enough to do, nobody is faster for our
-/// being awake, and asleep we take its answers in fewer, larger portions.
-const PAYING_SHARE: u64 = 4;
 
 /// Whether the loop goes on.
 #[derive(PartialEq, Eq)]
@@ -148,116 +135,6 @@ impl Lane {
         }
     }
 
-    /// Until something happens or it is time for something: by polling while that pays, then
-    /// asleep.
-    fn wait(&mut self, ready: &mut Vec<Ready>) -> io::Result<()> {
-        if self.has_more {
-            self.reactor.wait(Duration::ZERO, ready)?;
-            self.set_now(Instant::now());
-            return Ok(());
-        }
-        if self.poll() {
-            return Ok(());
-        }
-        // From here on drivers kick. What one made available before it knew that is there already.
-        let came = self.rings.iter_mut().flatten().any(LaneRing::arm);
-        let start = Instant::now();
-        let timeout = if came {
-            Duration::ZERO
-        } else {
-            self.timeout(start)?
-        };
-        self.reactor.wait(timeout, ready)?;
-        let end = Instant::now();
-        self.polling().slept(end.saturating_duration_since(start));
-        self.set_now(end);
-        Ok(())
-    }
-
-    fn set_now(&mut self, now: Instant) {
-        self.now = now;
-        let elapsed = now.saturating_duration_since(self.epoch);
-        self.now_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    }
-
-    /// The polling of the kind of wait that is ahead.
-    fn polling(&mut self) -> &mut Polling {
-        let [for_guest, for_target] = &mut self.polling;
-        if self.requests.in_flight() == 0 {
-            for_guest
-        } else {
-            for_target
-        }
-    }
-
-    /// Looks at rings, mailbox and connection without sleeping, as long as that pays. `true` when
-    /// something has happened; what arrived has then been received.
-    ///
-    fn poll(&mut self) -> bool {
-        let limit = self.polling().limit();
-        let Some(limit) = limit.filter(|limit| self.may_poll(*limit)) else {
-            return false;
-        };
-        let start = Instant::now();
-        let mut receive_at = start;
-        let enough_bytes = self.awaited_bytes() / PAYING_SHARE;
-        let (found, pays) = loop {
-            if self.look() {
-                // A guest that goes on says nothing about its target.
-                break (true, (enough_bytes == 0).then_some(true));
-            }
-            let now = Instant::now();
-            if now < receive_at {
-                std::hint::spin_loop();
-                continue;
-            }
-            self.set_now(now);
-            let received_bytes = self.receive();
-            if received_bytes > 0 {
-                break (true, Some(received_bytes >= enough_bytes));
-            }
-            if now.saturating_duration_since(start) >= limit {
-                break (false, Some(false));
-            }
-            receive_at = now + RECEIVE_INTERVAL;
-            // Whoever shares this processor may be the one that we wait for.
-            rustix::thread::sched_yield();
-        };
-        if let Some(pays) = pays {
-            self.polling().looked(pays);
-        }
-        found
-    }
-
-    fn awaited_bytes(&self) -> u64 {
-        let connection = self.connection.as_ref();
-        connection.map_or(0, |c| c.session.awaited_bytes())
-    }
-
-    /// Answers that need longer to gather are best waited for asleep, and so is room to send. Where
-    /// much data is moved, falling asleep does not count.
-    fn may_poll(&mut self, limit: Duration) -> bool {
-        let Some(connection) = &self.connection else {
-            return false;
-        };
-        let session = &connection.session;
-        let commands = session.tasks_in_flight() as u64;
-        let moves_much = commands > 1 && session.data_bytes() / commands >= LARGE_BYTES;
-        self.coalescing
-            .low_water_bytes(commands, session.awaited_bytes());
-        !moves_much && !connection.blocked && !self.coalescing.takes_longer_than(limit)
-    }
-
-    /// Whether something has happened that can be seen without a system call.
-    fn look(&mut self) -> bool {
-        let has_mail = self.mailbox.has_mail();
-        if has_mail {
-            self.take_messages();
-        }
-        let rings = self.rings.iter_mut().flatten();
-        rings.fold(has_mail, |came, ring| ring.look() | came)
-    }
-
     fn dispatch(&mut self, event: &Ready) {
         match event.token {
             Token::Mailbox => self.take_messages(),
@@ -289,48 +166,7 @@ impl Lane {
         self.close_if_done()
     }
 
-    /// How long to sleep at most from `now` on. Tells the connection how much company an answer is
-    /// to wait for.
-    fn timeout(&mut self, now: Instant) -> io::Result<Duration> {
-        let receive_by = self.coalesce(now)?;
-        let session = self
-            .connection
-            .as_ref()
-            .map(|c| c.session.next_timeout_ms());
-        let core_ms = [session, self.requests.next_timeout_ms()]
-            .into_iter()
-            .flatten()
-            .min();
-        let core = core_ms.map(|at_ms| at_ms.saturating_sub(self.now_ms) + 1);
-        let core = core.map(Duration::from_millis);
-        let drain = self
-            .rings
-            .iter()
-            .flatten()
-            .filter_map(LaneRing::drain_deadline);
-        let closing = self.closing.as_ref().map(|closing| closing.deadline);
-        let deadline = drain.chain(closing).chain(receive_by).min();
-        let deadline = deadline.map(|at| at.saturating_duration_since(now));
-        let limits = [core, deadline].into_iter().flatten();
-        Ok(limits.min().unwrap_or(Duration::from_secs(3600)))
-    }
-
-    /// Sets how much has to arrive to wake the lane, and says when it has to look without that.
-    fn coalesce(&mut self, now: Instant) -> io::Result<Option<Instant>> {
-        let Some(connection) = &mut self.connection else {
-            return Ok(None);
-        };
-        let Connection {
-            session, transport, ..
-        } = connection.as_mut();
-        let low_water_bytes = self
-            .coalescing
-            .low_water_bytes(session.tasks_in_flight() as u64, session.awaited_bytes());
-        transport.set_low_water(low_water_bytes)?;
-        Ok(self.coalescing.receive_by(now))
-    }
-
-    fn take_messages(&mut self) {
+    pub(super) fn take_messages(&mut self) {
         self.mailbox.clear_wake();
         while let Some(message) = self.mailbox.take() {
             self.handle(message);
@@ -413,13 +249,5 @@ impl Lane {
             }
         }
         Next::Wait
-    }
-}
-
-/// The kernel wakes a thread up to 50 µs later than it asked for, to save wake-ups; that would be
-/// half of what an answer may wait for company.
-fn make_timers_exact() {
-    if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
-        log::debug!("timers stay inexact: {error}");
     }
 }

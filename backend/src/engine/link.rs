@@ -6,6 +6,7 @@ use iscsi_core::error::SessionError;
 use iscsi_core::pdu::async_message::AsyncEvent;
 use iscsi_core::session::{Event, Received, RequestTag, Session};
 
+use super::coalescing::Coalescing;
 use super::lane::Lane;
 use super::message::{Connection, LaneEvent, LossReason, report};
 use super::reactor::Token;
@@ -24,6 +25,7 @@ impl Lane {
     pub(super) fn connect(&mut self, mut connection: Box<Connection>) {
         self.drop_connection();
         connection.session.set_clock(self.now_ms);
+        self.coalescing = Coalescing::new(self.now);
         self.requests.set_facts(connection.facts.clone());
         let socket = connection.transport.socket();
         if let Err(error) = self.reactor.watch(socket, Token::Connection) {

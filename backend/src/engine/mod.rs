@@ -20,6 +20,7 @@ mod ring;
 mod transport;
 #[cfg(test)]
 mod transport_tests;
+mod waiting;
 
 use std::collections::HashMap;
 use std::io;
