@@ -233,4 +233,24 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    fn scale(words: &[&str]) -> Result<ScaleOptions, clap::Error> {
+        let words = ["bench", "scale"].iter().chain(words);
+        match Cli::try_parse_from(words)?.verb {
+            Some(Verb::Scale(options)) => Ok(options),
+            _ => unreachable!("the verb is scale"),
+        }
+    }
+
+    #[test]
+    fn scale_takes_lists_and_no_more_disks_than_there_are_descriptors_for() {
+        let options = scale(&[]).unwrap();
+        assert_eq!((options.disks, options.depth), (vec![1, 4, 16, 64], 8));
+        let options = scale(&["--disks", "2,64", "--queues", "4,1"]).unwrap();
+        assert_eq!(options.disks, [2, 64]);
+        assert_eq!(options.most_queues(), 4);
+        for wrong in ["0", "65", "1,", "1;2"] {
+            assert!(scale(&["--disks", wrong]).is_err(), "{wrong}");
+        }
+    }
 }
