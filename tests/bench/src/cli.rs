@@ -31,6 +31,9 @@ pub(crate) enum Verb {
     Run(RunOptions),
     /// Makes one measurement and prints one line
     One(OneOptions),
+    /// Measures whether many disks cost more than one, and prints tables: a process for each disk,
+    /// silent and under load; then one disk with more and more queues
+    Scale(ScaleOptions),
 }
 
 /// What runs where.
@@ -168,6 +171,50 @@ pub(crate) struct OneOptions {
     pub(crate) back_end_arguments: Vec<String>,
 }
 
+/// Nothing is written, so a LUN keeps its data and many disks may share it.
+#[derive(Args, Debug)]
+pub(crate) struct ScaleOptions {
+    /// tgt (its null store), memory (our own), or a URL
+    #[arg(long, value_name = "NAME|URL", default_value = "memory")]
+    pub(crate) target: TargetName,
+    /// Who is measured
+    #[arg(long, value_enum, default_value = "ours")]
+    pub(crate) subject: Subject,
+    /// How many disks at once, one after the other; ratios are to the first
+    // A disk takes eleven of the 1024 descriptors that a process usually may have.
+    #[arg(long, value_name = "N,...", default_value = "1,4,16,64", value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) disks: Vec<u16>,
+    /// How many queues of one disk, one after the other
+    #[arg(long, value_name = "N,...", default_value = "1,2,4", value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) queues: Vec<u16>,
+    /// Reads of 4 KiB in flight on each queue
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) depth: u16,
+    /// Measured time of each load
+    #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+    /// How long silent disks are watched
+    #[arg(long, value_name = "S", default_value = "5", value_parser = parse_seconds)]
+    pub(crate) idle_seconds: f64,
+    /// Write everything that was measured to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) parts: PartOptions,
+    /// Further arguments of our back-end
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub(crate) back_end_arguments: Vec<String>,
+}
+
+impl ScaleOptions {
+    /// The most queues that a disk has.
+    pub(crate) fn most_queues(&self) -> u16 {
+        self.queues.iter().copied().max().unwrap_or(1)
+    }
+}
+
 /// Seconds, with a fraction if wanted.
 fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds = text
@@ -185,5 +232,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    fn scale(words: &[&str]) -> Result<ScaleOptions, clap::Error> {
+        let words = ["bench", "scale"].iter().chain(words);
+        match Cli::try_parse_from(words)?.verb {
+            Some(Verb::Scale(options)) => Ok(options),
+            _ => unreachable!("the verb is scale"),
+        }
+    }
+
+    #[test]
+    fn scale_takes_lists_and_no_more_disks_than_there_are_descriptors_for() {
+        let options = scale(&[]).unwrap();
+        assert_eq!((options.disks, options.depth), (vec![1, 4, 16, 64], 8));
+        let options = scale(&["--disks", "2,64", "--queues", "4,1"]).unwrap();
+        assert_eq!(options.disks, [2, 64]);
+        assert_eq!(options.most_queues(), 4);
+        for wrong in ["0", "65", "1,", "1;2"] {
+            assert!(scale(&["--disks", wrong]).is_err(), "{wrong}");
+        }
     }
 }

@@ -15,7 +15,7 @@ const QUEUES: u16 = 4;
 /// After the last request, until it counts: what is adaptive comes to rest.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Every queue is used before, so that what is made on first use is there.
-const USE: Window = Window {
+pub(crate) const USE: Window = Window {
     warm_up: Duration::ZERO,
     length: Duration::from_millis(200),
 };
@@ -31,25 +31,45 @@ pub(crate) fn measure(stage: &mut Stage<'_>, time: Duration) -> Result<Vec<IdleR
         stage.prepare(arm)?;
         clients.push(connect_and_use(stage, arm)?);
     }
-    thread::sleep(SETTLE);
-    let begin = Instant::now();
-    let usage = || arms.map(|arm| Usage::of(stage.server(arm).pid()));
-    let before = usage();
-    thread::sleep(time);
-    let after = usage();
-    let elapsed = begin.elapsed();
+    let watched = watch(&arms.map(|arm| stage.server(arm).pid()), time);
     drop(clients);
-    let of_arm = |(index, arm): (usize, &Arm)| {
-        let used = Duration::from_nanos((after[index] - before[index]).cpu_ns);
-        IdleReport {
-            subject: arm.subject,
-            queues: QUEUES,
-            seconds: elapsed.as_secs_f64(),
-            cpu_share: used.as_secs_f64() / elapsed.as_secs_f64(),
-            anonymous_bytes: anonymous_bytes(stage.server(*arm).pid()),
-        }
+    let of_arm = |(arm, used): (&Arm, &Usage)| IdleReport {
+        subject: arm.subject,
+        queues: QUEUES,
+        seconds: watched.elapsed.as_secs_f64(),
+        cpu_share: watched.share(*used),
+        anonymous_bytes: anonymous_bytes(stage.server(*arm).pid()),
     };
-    Ok(arms.iter().enumerate().map(of_arm).collect())
+    Ok(arms.iter().zip(&watched.used).map(of_arm).collect())
+}
+
+/// What silent processes used.
+pub(crate) struct Watched {
+    /// How long they were watched.
+    pub(crate) elapsed: Duration,
+    /// What each used meanwhile.
+    pub(crate) used: Vec<Usage>,
+}
+
+impl Watched {
+    /// Processor time used as a share of one processor.
+    pub(crate) fn share(&self, used: Usage) -> f64 {
+        Duration::from_nanos(used.cpu_ns).as_secs_f64() / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Lets processes that have just been used come to rest, then watches them for `time`.
+pub(crate) fn watch(pids: &[u32], time: Duration) -> Watched {
+    thread::sleep(SETTLE);
+    let usages = || pids.iter().map(|pid| Usage::of(*pid));
+    let begin = Instant::now();
+    let before: Vec<Usage> = usages().collect();
+    thread::sleep(time);
+    let used = usages().zip(before).map(|(after, before)| after - before);
+    Watched {
+        used: used.collect(),
+        elapsed: begin.elapsed(),
+    }
 }
 
 fn connect_and_use(stage: &Stage<'_>, arm: Arm) -> Result<Client, Failure> {

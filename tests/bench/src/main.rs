@@ -22,9 +22,11 @@ mod measure;
 mod one;
 mod parts;
 mod progress;
+mod quiet;
 mod report;
 mod round;
 mod run;
+mod scale;
 mod stage;
 mod statistics;
 mod workspace;
@@ -34,8 +36,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde::Serialize;
 
-use cli::{Cli, RunOptions, Verb};
+use cli::{Cli, RunOptions, ScaleOptions, Verb};
 use failure::{Failure, Status};
 
 #[allow(clippy::print_stderr, reason = "a program's complaints")]
@@ -55,6 +58,7 @@ fn run(cli: &Cli) -> Result<Status, Failure> {
     workspace::end_on_signals()?;
     match &cli.verb {
         Some(Verb::One(options)) => one::run(options).map(|()| Status::Met),
+        Some(Verb::Scale(options)) => run_scale(options),
         Some(Verb::Run(options)) => run_all(options),
         None => run_all(&cli.run),
     }
@@ -70,8 +74,7 @@ fn run_all(options: &RunOptions) -> Result<Status, Failure> {
     let report = run::run(options)?;
     print!("{}", report::text::render(&report));
     if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&report).expect("a report is plain data");
-        write(path, &(json + "\n"))?;
+        write_json(path, &report)?;
     }
     if let Some(path) = &options.markdown {
         write(path, &report::markdown::render(&report))?;
@@ -88,6 +91,22 @@ fn run_all(options: &RunOptions) -> Result<Status, Failure> {
     } else {
         Status::Met
     })
+}
+
+/// Measures and tells; there is no demand to judge by.
+#[allow(clippy::print_stdout, reason = "the report")]
+fn run_scale(options: &ScaleOptions) -> Result<Status, Failure> {
+    let report = scale::run(options)?;
+    print!("{}", scale::text::render(&report));
+    if let Some(path) = &options.json {
+        write_json(path, &report)?;
+    }
+    Ok(Status::Met)
+}
+
+fn write_json(path: &Path, report: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(report).expect("a report is plain data");
+    write(path, &(json + "\n"))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

@@ -1,8 +1,10 @@
-//! One measurement: a load on a server for a while, and what everybody used for it.
+//! One measurement: a load on one or several servers for a while, and what everybody used for it.
+
+use std::slice;
 
 use serde::Serialize;
 
-use crate::client::{Client, Edge, Load, Outcome, Window};
+use crate::client::{self, Client, Edge, Load, Outcome, Window};
 use crate::failure::Failure;
 use crate::measure::machine::{Activity, Moment};
 use crate::measure::process::Usage;
@@ -26,15 +28,15 @@ pub(crate) struct Round {
     pub(crate) p99_us: f64,
     /// The same for 999 of 1000.
     pub(crate) p999_us: f64,
-    /// Processor time of the server per request, microseconds.
+    /// Processor time of the server, or of all of them, per request, microseconds.
     pub(crate) server_cpu_us: f64,
     /// Of the target, when it is ours.
     pub(crate) target_cpu_us: Option<f64>,
     /// Of the client.
     pub(crate) client_cpu_us: f64,
-    /// How often a thread of the server waited of its own accord, per request.
+    /// How often a thread of a server waited of its own accord, per request.
     pub(crate) server_switches: f64,
-    /// How often the server wanted a kick, per request.
+    /// How often a server wanted a kick, per request.
     pub(crate) kicks: f64,
     /// How often the client slept, per request.
     pub(crate) client_sleeps: f64,
@@ -60,21 +62,33 @@ pub(crate) fn measure(
     (server, target): (&Server, &Target),
     window: Window,
 ) -> Result<Round, Failure> {
+    let (clients, servers) = (slice::from_mut(client), slice::from_ref(server));
+    measure_together(clients, load, (servers, target), window)
+}
+
+/// Runs the load of all clients at once, each on the server in the same place, and measures them
+/// together: the figures are sums over all.
+///
+/// # Errors
+/// When a request fails; the message holds what that server wrote to stderr.
+pub(crate) fn measure_together(
+    clients: &mut [Client],
+    load: &Load,
+    (servers, target): (&[Server], &Target),
+    window: Window,
+) -> Result<Round, Failure> {
     let mut snapshots = Vec::with_capacity(2);
-    let outcome = client.run(window, &mut |edge| {
-        snapshots.push(snapshot(edge, server, target))
+    let outcome = client::run_together(clients, window, &mut |edge| {
+        snapshots.push(snapshot(edge, servers, target))
     });
-    let outcome = outcome.map_err(|error| server.failure(error))?;
+    let outcome = outcome.map_err(|failed| servers[failed.client].failure(failed.error))?;
     let [begin, end] = &snapshots[..] else {
-        return Err(server.failure("the load was not observed"));
+        return Err(servers[0].failure("the load was not observed"));
     };
     if outcome.requests == 0 {
-        return Err(server.failure("no request was answered in the measured time"));
+        return Err(servers[0].failure("no request was answered in the measured time"));
     }
-    let parts: Vec<u32> = [Some(std::process::id()), Some(server.pid()), target.pid()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let parts = parts(servers, target);
     Ok(evaluate(
         load,
         &outcome,
@@ -84,20 +98,28 @@ pub(crate) fn measure(
     ))
 }
 
+/// The processes that belong to a measurement.
+pub(crate) fn parts(servers: &[Server], target: &Target) -> Vec<u32> {
+    let servers = servers.iter().map(Server::pid);
+    let all = servers.chain(target.pid()).chain([std::process::id()]);
+    all.collect()
+}
+
 /// Looks at everybody, closest to the load at those whose time matters most: what the look costs
 /// is outside of the measured time.
-fn snapshot(edge: Edge, server: &Server, target: &Target) -> Snapshot {
+fn snapshot(edge: Edge, servers: &[Server], target: &Target) -> Snapshot {
     let of_target = || target.pid().map(Usage::of).unwrap_or_default();
+    let of_servers = || servers.iter().map(|server| Usage::of(server.pid())).sum();
     match edge {
         Edge::Begin => Snapshot {
             moment: Moment::now(),
             target: of_target(),
-            server: Usage::of(server.pid()),
+            server: of_servers(),
             client: Usage::of_this_thread(),
         },
         Edge::End => {
             let client = Usage::of_this_thread();
-            let server = Usage::of(server.pid());
+            let server = of_servers();
             Snapshot {
                 client,
                 server,

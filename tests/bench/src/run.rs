@@ -1,6 +1,5 @@
 //! The whole benchmark: every target, every case, everybody in turn.
 
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use vhost_user_iscsi::url::TargetUrl;
@@ -12,19 +11,16 @@ use crate::demands;
 use crate::failure::Failure;
 use crate::floors;
 use crate::idle;
-use crate::measure::machine::{Activity, Machine};
+use crate::measure::machine::Machine;
 use crate::measure::syscalls::Counter;
 use crate::parts::{Subject, TargetName, pin};
 use crate::progress::Progress;
+use crate::quiet;
 use crate::report::{ArmReport, CaseReport, IdleReport, Report, TargetReport};
 use crate::round::{self, Round};
 use crate::stage::{Programs, Stage};
 use crate::workspace::Workspace;
 
-/// More of one processor than that for others, or for the hypervisor's others, spoils a round.
-const MOST_OF_OTHERS: f64 = 0.05;
-/// Seconds before a spoilt round is made again; when all have passed, the machine is called busy.
-const PAUSES_S: [u64; 3] = [1, 2, 4];
 /// Unmeasured before each round, as a share of it.
 const WARM_UP_SHARE: f64 = 0.25;
 /// The name by which `--case` chooses the silent guest.
@@ -205,24 +201,13 @@ impl<'a> Run<'a> {
         client: &mut Client,
     ) -> Result<Round, Failure> {
         let parts = (stage.server(arm), stage.target());
-        let mut pauses = PAUSES_S.into_iter().map(Duration::from_secs);
-        loop {
-            let round = round::measure(client, &case.load, parts, self.window)?;
-            if self.options.quick || is_quiet(&round.activity) {
-                return Ok(round);
-            }
-            let reason = busy_with(&round.activity);
-            let Some(pause) = pauses.next() else {
-                return Err(Failure::busy(format!(
-                    "the machine is busy with something else: {reason}; nothing is reported"
-                )));
-            };
-            let name = case.name();
-            self.progress.say(format_args!(
-                "{name}: once more, the machine was busy: {reason}"
-            ));
-            thread::sleep(pause);
+        let mut measure = || round::measure(client, &case.load, parts, self.window);
+        if self.options.quick {
+            return measure();
         }
+        quiet::measure(&case.name(), &self.progress, || {
+            measure().map(|round| (round.activity.clone(), round))
+        })
     }
 
     fn tell(&self, target: &TargetName, case: &CaseReport) {
@@ -254,19 +239,6 @@ impl<'a> Run<'a> {
             round::as_f64(idle.anonymous_bytes) / f64::from(1 << 20)
         ));
     }
-}
-
-/// Who took the processors.
-fn busy_with(activity: &Activity) -> String {
-    let (others, steal) = (activity.others * 100.0, activity.steal * 100.0);
-    let most = activity.busiest_other.as_deref().unwrap_or("unknown");
-    format!(
-        "other processes (most: {most}) took {others:.0} % of a processor, the hypervisor {steal:.0} %"
-    )
-}
-
-fn is_quiet(activity: &Activity) -> bool {
-    activity.others <= MOST_OF_OTHERS && activity.steal <= MOST_OF_OTHERS
 }
 
 fn empty_report(case: &Case) -> CaseReport {

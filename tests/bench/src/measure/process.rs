@@ -1,6 +1,7 @@
 //! What a process has used so far, from /proc.
 
 use std::fs;
+use std::iter::Sum;
 use std::ops::Sub;
 use std::path::Path;
 use std::time::Duration;
@@ -55,6 +56,16 @@ impl Sub for Usage {
                 .voluntary_switches
                 .saturating_sub(earlier.voluntary_switches),
         }
+    }
+}
+
+impl Sum for Usage {
+    /// What several processes have used together.
+    fn sum<I: Iterator<Item = Self>>(usages: I) -> Self {
+        usages.fold(Self::default(), |sum, usage| Self {
+            cpu_ns: sum.cpu_ns + usage.cpu_ns,
+            voluntary_switches: sum.voluntary_switches + usage.voluntary_switches,
+        })
     }
 }
 
