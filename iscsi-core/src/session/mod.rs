@@ -236,6 +236,8 @@ pub struct Session {
     negotiated: Negotiated,
     crc32c: Crc32c,
     window: CommandWindow,
+    /// The CmdSN of the first command that has not gone into the sink.
+    unsent_cmd_sn: SerialNumber,
     exp_stat_sn: SerialNumber,
     tasks: TaskTable,
     outbox: Outbox,
@@ -261,6 +263,7 @@ impl Session {
                 negotiated.exp_cmd_sn,
                 negotiated.max_cmd_sn,
             ),
+            unsent_cmd_sn: negotiated.cmd_sn,
             exp_stat_sn: negotiated.exp_stat_sn,
             tasks: TaskTable::new(MAX_TASKS),
             outbox: Outbox::new(),

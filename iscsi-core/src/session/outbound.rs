@@ -149,6 +149,7 @@ impl Session {
         };
         task.sent = true;
         let task = *task;
+        self.unsent_cmd_sn = task.cmd_sn.next();
         let unsolicited = Unsolicited::of(&task.command.scsi.data, &self.negotiated);
         let pdu = ScsiCommandPdu {
             is_final: unsolicited.immediate_bytes == unsolicited.end_offset,
@@ -234,7 +235,7 @@ impl Session {
             },
             lun: task.command.lun,
             initiator_task_tag: id.tag() | ABORT_BIT,
-            cmd_sn: self.window.cmd_sn(),
+            cmd_sn: self.unsent_cmd_sn,
             exp_stat_sn: self.exp_stat_sn,
         };
         self.send_header(&pdu.emit(), sink);
@@ -245,7 +246,7 @@ impl Session {
             lun,
             initiator_task_tag: itt,
             target_transfer_tag: ttt,
-            cmd_sn: self.window.cmd_sn(),
+            cmd_sn: self.unsent_cmd_sn,
             exp_stat_sn: self.exp_stat_sn,
             data_length_bytes: 0,
         };
@@ -257,7 +258,7 @@ impl Session {
             reason: LogoutReason::CloseSession,
             initiator_task_tag: LOGOUT_TAG,
             cid: CID,
-            cmd_sn: self.window.cmd_sn(),
+            cmd_sn: self.unsent_cmd_sn,
             exp_stat_sn: self.exp_stat_sn,
         };
         self.send_header(&pdu.emit(), sink);

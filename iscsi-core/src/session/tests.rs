@@ -971,3 +971,19 @@ mod hostile {
         }
     }
 }
+
+/// RFC 7143 section 4.2.2.1: on a connection, commands are sent "in increasing order of CmdSN".
+#[test]
+fn an_immediate_pdu_ahead_of_a_waiting_command_carries_that_commands_number() {
+    let mut session = session();
+    let ping = Pdu::new(0x20, 0x80).put(16, RESERVED_TAG).put(20, 7);
+    feed(&mut session, &ping.put(24, STAT_SN).bytes(), 48).unwrap();
+    session.submit(command(1, READ_4K)).unwrap();
+    session.log_out();
+    let sent = transmit(&mut session);
+    let numbers: Vec<_> = sent.iter().map(|pdu| (pdu.bhs[0], pdu.field(24))).collect();
+    assert_eq!(
+        numbers,
+        [(0x40, CMD_SN), (0x01, CMD_SN), (0x46, CMD_SN + 1)]
+    );
+}
