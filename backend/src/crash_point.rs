@@ -5,10 +5,6 @@
 
 /// A place between two steps that the next process has to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(debug_assertions),
-    expect(dead_code, reason = "only debug builds crash")
-)]
 pub(crate) enum CrashPoint {
     /// A buffer was popped and is marked as in flight; nobody has looked at it yet.
     Marked,

@@ -1,6 +1,10 @@
 //! The daemon is killed and started again with the same arguments: nothing is lost, nothing ends
 //! twice.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -258,15 +262,22 @@ fn killed_in_flight() -> (Host, Frontend) {
     (host, frontend)
 }
 
+/// What is written where into a queue's part of the region.
+type Writes = &'static [(u64, [u8; 2])];
+
 #[test]
 fn a_region_that_says_what_cannot_be_is_refused_with_a_reason() {
     const VERSION: u64 = 8;
     const DESC_NUM: u64 = 10;
     const LAST_BATCH_HEAD: u64 = 12;
     const USED_IDX: u64 = 14;
-    let next = |head: u64| 16 + 16 * head + 6;
-    let number = u16::to_le_bytes;
-    let cases: [(&str, &[(u64, [u8; 2])]); 6] = [
+    const fn next(head: u64) -> u64 {
+        16 + 16 * head + 6
+    }
+    const fn number(value: u16) -> [u8; 2] {
+        value.to_le_bytes()
+    }
+    const CASES: [(&str, Writes); 6] = [
         ("version 7", &[(VERSION, number(7))]),
         (
             "129 entries where there are 128",
@@ -287,7 +298,7 @@ fn a_region_that_says_what_cannot_be_is_refused_with_a_reason() {
             ],
         ),
     ];
-    for (reason, writes) in cases {
+    for (reason, writes) in CASES {
         let (mut host, mut frontend) = killed_in_flight();
         for (offset, bytes) in writes {
             frontend.inflight().write(0, *offset, bytes);
