@@ -6,7 +6,7 @@
 //! keeps alive.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
@@ -109,10 +109,12 @@ pub fn copy_from_guest(
     Ok(())
 }
 
-/// A fixed range of guest memory in one region: a part of a virtqueue.
+/// A fixed range of guest memory in one region: a part of a virtqueue, or of a region that tracks
+/// what is in flight, which is shared with a front-end that may write to it at any time, too.
 ///
 /// It keeps its mapping alive. Offsets are the caller's own arithmetic, never the guest's word:
 /// one beyond the range is a bug of ours and ends the process rather than touch other memory.
+#[derive(Debug)]
 pub struct GuestRange {
     pointer: *mut u8,
     length_bytes: usize,
@@ -167,6 +169,38 @@ impl GuestRange {
         // SAFETY: in range, aligned, mapped as long as `self` lives; this word is only ever
         // accessed atomically by us, and the guest's accesses are other processors'.
         unsafe { AtomicU16::from_ptr(pointer) }
+    }
+
+    fn atomic_u8(&self, offset: usize) -> &AtomicU8 {
+        let pointer = self.pointer_to::<u8>(offset);
+        // SAFETY: as in `atomic_u16`.
+        unsafe { AtomicU8::from_ptr(pointer) }
+    }
+
+    fn atomic_u64(&self, offset: usize) -> &AtomicU64 {
+        let pointer = self.pointer_to::<u64>(offset);
+        // SAFETY: as in `atomic_u16`.
+        unsafe { AtomicU64::from_ptr(pointer) }
+    }
+
+    /// Reads a byte.
+    pub fn load_u8(&self, offset: usize, order: Ordering) -> u8 {
+        self.atomic_u8(offset).load(order)
+    }
+
+    /// Writes a byte.
+    pub fn store_u8(&self, offset: usize, value: u8, order: Ordering) {
+        self.atomic_u8(offset).store(value, order);
+    }
+
+    /// Reads a little-endian 64-bit word.
+    pub fn load_u64(&self, offset: usize, order: Ordering) -> u64 {
+        u64::from_le(self.atomic_u64(offset).load(order))
+    }
+
+    /// Writes a little-endian 64-bit word.
+    pub fn store_u64(&self, offset: usize, value: u64, order: Ordering) {
+        self.atomic_u64(offset).store(value.to_le(), order);
     }
 
     /// Reads a little-endian 16-bit word.

@@ -9,6 +9,7 @@ pub mod capabilities;
 pub mod cli;
 pub mod config;
 pub mod control;
+mod crash_point;
 pub mod credentials;
 pub mod device;
 mod engine;

@@ -7,7 +7,7 @@ use crate::frontend::spec::{
     F_DISCARD, F_INDIRECT_DESC, F_WRITE_ZEROES, S_OK, SECTOR_BYTES, T_DISCARD, T_IN, T_OUT,
     T_WRITE_ZEROES,
 };
-use crate::frontend::{Completion, Frontend, IO_LIMIT, Layout, Request};
+use crate::frontend::{Completion, Error, Frontend, IO_LIMIT, Layout, Request};
 use crate::rng::Rng;
 
 const SECTOR: usize = SECTOR_BYTES as usize;
@@ -154,9 +154,35 @@ impl Default for Mix {
 /// When a request fails, a read is wrong, or nothing comes back in time; the message holds the
 /// seed.
 pub fn random_mix(frontend: &mut Frontend, model: &mut Model, mix: &Mix) {
-    let mut run = Run::new(frontend, model, mix.clone());
-    for _ in 0..mix.steps {
+    random_mix_with(frontend, model, mix, |_, moment| {
+        assert!(moment != Moment::Disconnected, "the back-end has gone");
+    });
+}
+
+/// When a mix is disturbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The request of this number was just submitted; others are in flight.
+    Submitted(u64),
+    /// The back-end has gone, and an answer is waited for: the front-end is to be connected again.
+    Disconnected,
+}
+
+/// As [`random_mix`], disturbed at every [`Moment`].
+///
+/// # Panics
+/// As [`random_mix`].
+pub fn random_mix_with(
+    frontend: &mut Frontend,
+    model: &mut Model,
+    mix: &Mix,
+    disturb: impl FnMut(&mut Frontend, Moment),
+) {
+    let mut disturb = disturb;
+    let mut run = Run::new(frontend, model, mix.clone(), &mut disturb);
+    for step in 0..mix.steps {
         run.step();
+        (run.disturb)(run.frontend, Moment::Submitted(step));
     }
     run.drain();
     run.read_back();
@@ -174,10 +200,16 @@ struct Run<'a> {
     rng: Rng,
     /// By queue and head.
     in_flight: HashMap<(usize, u16), InFlight>,
+    disturb: &'a mut dyn FnMut(&mut Frontend, Moment),
 }
 
 impl<'a> Run<'a> {
-    fn new(frontend: &'a mut Frontend, model: &'a mut Model, mix: Mix) -> Self {
+    fn new(
+        frontend: &'a mut Frontend,
+        model: &'a mut Model,
+        mix: Mix,
+        disturb: &'a mut dyn FnMut(&mut Frontend, Moment),
+    ) -> Self {
         let rng = Rng::new(mix.seed);
         Self {
             frontend,
@@ -185,6 +217,7 @@ impl<'a> Run<'a> {
             mix,
             rng,
             in_flight: HashMap::new(),
+            disturb,
         }
     }
 
@@ -263,7 +296,12 @@ impl<'a> Run<'a> {
     }
 
     fn await_one(&mut self) {
-        let waited = self.frontend.wait_any(IO_LIMIT);
+        let waited = loop {
+            match self.frontend.wait_any(IO_LIMIT) {
+                Err(Error::Disconnected) => (self.disturb)(self.frontend, Moment::Disconnected),
+                waited => break waited,
+            }
+        };
         let (queue, completion) = waited.unwrap_or_else(|error| self.fail(&error.to_string()));
         let note = self
             .in_flight

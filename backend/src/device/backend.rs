@@ -75,14 +75,15 @@ impl BlockDevice {
 
 /// The protocol features that are served.
 ///
-/// Not among them, and so never to be acknowledged: INFLIGHT_SHMFD, which belongs to the channel
-/// and comes with recovery; LOG_SHMFD (live migration), STATUS, BACKEND_REQ.
+/// INFLIGHT_SHMFD is served by the channel: the crate would refuse its messages. Not among them, and
+/// so never to be acknowledged: LOG_SHMFD (live migration), STATUS, BACKEND_REQ.
 pub(super) fn protocol_features() -> VhostUserProtocolFeatures {
     VhostUserProtocolFeatures::MQ
         | VhostUserProtocolFeatures::CONFIG
         | VhostUserProtocolFeatures::REPLY_ACK
         | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
         | VhostUserProtocolFeatures::RESET_DEVICE
+        | VhostUserProtocolFeatures::INFLIGHT_SHMFD
 }
 
 /// One front-end's connection: its rings, and what its driver negotiated.
@@ -106,6 +107,11 @@ impl Connection {
 
     pub(super) fn rings(&self) -> &Arc<RingSet> {
         &self.rings
+    }
+
+    /// How many virtqueues there are.
+    pub(super) fn max_queues(&self) -> u16 {
+        self.device.num_queues()
     }
 
     /// The front-end has gone: takes back its rings and lets its memory go.

@@ -3,9 +3,9 @@
 //! `VhostUserDaemon` only takes connections from a listener of its own and answers every message
 //! itself, also those it should leave to us. So we accept the front-end and connect to the daemon
 //! through a private listener, and pass messages and their file descriptors on, both ways. On the
-//! way those that the crates had better not see are refused, and here is the place to answer the
-//! two inflight messages and to listen in on SET_BACKEND_REQ_FD. When the crate takes a connected
-//! stream and has hooks for these, this file can go.
+//! way those that the crates had better not see are refused, and the two inflight messages, which the
+//! crate refuses, are answered. Here is also the place to listen in on SET_BACKEND_REQ_FD. When the
+//! crate takes a connected stream and has hooks for these, this file can go.
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream as BlockingStream};
@@ -17,11 +17,13 @@ use rustix::net::{
 };
 use tokio::net::UnixStream;
 use vhost::vhost_user::Listener;
+use vhost::vhost_user::message::FrontendReq as Code;
 use vhost_user_backend::VhostUserDaemon;
 use vm_memory::GuestMemoryAtomic;
 
 use super::backend::{BlockDevice, Connection};
 use super::filter::RequestFilter;
+use super::inflight::{self, Description, InflightRegion};
 use super::message::{Message, MessageError};
 use crate::guest_memory::GuestMemory;
 
@@ -56,9 +58,10 @@ pub async fn serve_front_end(
     stream: UnixStream,
     device: Arc<BlockDevice>,
 ) -> Result<(), ChannelError> {
-    let (mut served, inner) = Served::start(Connection::new(device))?;
+    let connection = Connection::new(device);
+    let (mut served, inner) = Served::start(Arc::clone(&connection))?;
     let passed = tokio::select! {
-        passed = pass_requests(&stream, &inner) => passed,
+        passed = pass_requests(&stream, &inner, &connection) => passed,
         () = pass_replies(&inner, &stream) => Ok(()),
     };
     drop((stream, inner));
@@ -70,11 +73,15 @@ pub async fn serve_front_end(
     }
 }
 
-/// Passes requests on until either side closes.
-async fn pass_requests(front_end: &UnixStream, daemon: &UnixStream) -> Result<(), MessageError> {
+/// Passes requests on, or answers them, until either side closes.
+async fn pass_requests(
+    front_end: &UnixStream,
+    daemon: &UnixStream,
+    connection: &Connection,
+) -> Result<(), MessageError> {
     let mut filter = RequestFilter::default();
     loop {
-        let request = match Message::receive(front_end).await {
+        let mut request = match Message::receive(front_end).await {
             Ok(Some(request)) => request,
             Ok(None) => return Ok(()),
             // Killed, with a reply unread.
@@ -84,9 +91,44 @@ async fn pass_requests(front_end: &UnixStream, daemon: &UnixStream) -> Result<()
             Err(error) => return Err(error),
         };
         filter.check(&request)?;
-        if request.send(daemon).await.is_err() {
+        let sent = match answer(&mut request, connection)? {
+            Answer::PassOn => request.send(daemon).await,
+            Answer::Reply(Some(reply)) => reply.send(front_end).await,
+            Answer::Reply(None) => Ok(()),
+        };
+        if sent.is_err() {
             return Ok(());
         }
+    }
+}
+
+/// What to do with a request.
+enum Answer {
+    /// It is the daemon's to answer.
+    PassOn,
+    /// It is done; the front-end may wait for a reply.
+    Reply(Option<Message>),
+}
+
+/// Answers the messages of INFLIGHT_SHMFD.
+///
+/// They do not wait for messages before them that the daemon has not finished. A front-end sends
+/// them before it sets up any ring, and GET_INFLIGHT_FD has to wait for its reply anyway.
+fn answer(request: &mut Message, connection: &Connection) -> Result<Answer, MessageError> {
+    let max_queues = connection.max_queues();
+    match Code::try_from(request.code()) {
+        Ok(Code::GET_INFLIGHT_FD) => {
+            let (description, file) = inflight::create(Description::parse(request), max_queues)?;
+            let reply = request.reply(&description.body(), vec![file]);
+            Ok(Answer::Reply(Some(reply)))
+        }
+        Ok(Code::SET_INFLIGHT_FD) => {
+            let (description, files) = (Description::parse(request), request.take_files());
+            let region = InflightRegion::adopt(description, files, max_queues)?;
+            connection.rings().set_inflight(region);
+            Ok(Answer::Reply(request.acknowledgement()))
+        }
+        _ => Ok(Answer::PassOn),
     }
 }
 

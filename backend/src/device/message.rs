@@ -12,8 +12,15 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use vhost::vhost_user::message::FrontendReq as Code;
 
+use super::inflight::InflightError;
+
 /// Request, flags, size: 32 bits each, in the byte order of the host.
 const HEADER_BYTES: usize = 12;
+
+/// In the flags of a reply: version 1, and that it is one.
+const REPLY_FLAGS: u32 = 1 | 1 << 2;
+/// In the flags of a request: the front-end waits for an answer, which is a 64-bit 0 for success.
+const NEED_REPLY: u32 = 1 << 3;
 
 /// The longest body that the vhost crate takes.
 const MAX_BODY_BYTES: usize = 0x1000;
@@ -53,6 +60,9 @@ pub enum MessageError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// An inflight region that cannot be used.
+    #[error(transparent)]
+    Inflight(#[from] InflightError),
 }
 
 /// One message, header and body as received, with its file descriptors.
@@ -71,6 +81,23 @@ impl Message {
             bytes: [header.as_flattened(), body].concat(),
             files,
         }
+    }
+
+    /// The answer to this request.
+    pub(super) fn reply(&self, body: &[u8], files: Vec<OwnedFd>) -> Self {
+        let size = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let header = [self.code(), REPLY_FLAGS, size].map(u32::to_ne_bytes);
+        Self {
+            bytes: [header.as_flattened(), body].concat(),
+            files,
+        }
+    }
+
+    /// That this request, which has no other answer, has succeeded; `None` when the front-end does
+    /// not wait for it.
+    pub(super) fn acknowledgement(&self) -> Option<Self> {
+        let is_awaited = self.word(4) & NEED_REPLY != 0;
+        is_awaited.then(|| self.reply(&0_u64.to_ne_bytes(), Vec::new()))
     }
 
     /// Receives the next message; `None` when the other side closed before it.
@@ -140,6 +167,11 @@ impl Message {
     /// The file descriptors that came with it.
     pub(super) fn files(&self) -> &[OwnedFd] {
         &self.files
+    }
+
+    /// The same, to be kept.
+    pub(super) fn take_files(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.files)
     }
 
     /// A 32-bit word of the body, 0 beyond its end.

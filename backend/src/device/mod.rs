@@ -11,6 +11,9 @@ mod channel_tests;
 pub mod config_space;
 pub mod features;
 mod filter;
+pub mod inflight;
+#[cfg(test)]
+mod inflight_tests;
 mod message;
 pub mod queue;
 pub mod request;
@@ -24,6 +27,7 @@ mod test_ring;
 pub use backend::{BlockDevice, DeviceSettings};
 pub use chain::ChainError;
 pub use channel::{ChannelError, serve_front_end};
+pub use inflight::InflightError;
 pub use message::MessageError;
 pub use queue::{QueueError, SplitQueue};
 pub use request::{Malformed, ParsedRequest, Range, RequestKind, RequestParser, Status};

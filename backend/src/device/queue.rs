@@ -11,6 +11,7 @@ use virtio_bindings::virtio_ring::{
 };
 use virtio_queue::desc::split::Descriptor;
 
+use super::inflight::{InflightError, InflightQueue};
 use super::rings::RingSetup;
 use crate::guest_memory::{GuestMemory, GuestMemoryError, GuestRange};
 
@@ -120,6 +121,9 @@ struct Layout {
 /// the driver when it says so. Before sleeping, [`enable_notification`](Self::enable_notification)
 /// and pop again when it says that there is more.
 ///
+/// With [`track_inflight`](Self::track_inflight) the next process can go on where this one is
+/// killed.
+///
 /// A ring whose driver broke the rules is reported once and then behaves as an empty one that is
 /// never written to.
 pub struct SplitQueue {
@@ -138,6 +142,10 @@ pub struct SplitQueue {
     published_used: u16,
     /// How many were popped and not yet completed.
     in_flight: u16,
+    /// What a former process had in flight and was not popped again yet, the last one first.
+    left_over: Vec<u16>,
+    /// Where what is in flight is written down for the next process.
+    inflight: Option<InflightQueue>,
 }
 
 impl SplitQueue {
@@ -178,7 +186,37 @@ impl SplitQueue {
             next_used,
             published_used: next_used,
             in_flight: 0,
+            left_over: Vec::new(),
+            inflight: None,
         })
+    }
+
+    /// Has what is in flight written down in `inflight`, and goes on where a former process was
+    /// killed: what it had in flight is popped first, in the order in which the driver made it
+    /// available. Buffers are taken in order, so the next new one is as far behind the used index
+    /// as there are buffers in flight, whatever SET_VRING_BASE said: a front-end whose back-end was
+    /// killed does not know (QEMU says the used index, which is wrong as soon as one is in flight).
+    /// Returns how many were in flight; `None` when no ring has used the region before.
+    ///
+    /// # Errors
+    /// When the region is damaged.
+    pub fn track_inflight(
+        &mut self,
+        mut inflight: InflightQueue,
+    ) -> Result<Option<usize>, InflightError> {
+        let recovered = inflight.recover(self.next_used)?;
+        self.inflight = Some(inflight);
+        let Some(mut heads) = recovered else {
+            return Ok(None);
+        };
+        let count = heads.len();
+        // At most as many as the ring has entries, so it fits.
+        let ahead = u16::try_from(count).unwrap_or(self.layout.size);
+        self.next_avail = self.next_used.wrapping_add(ahead);
+        self.seen_avail = self.next_avail;
+        heads.reverse();
+        self.left_over = heads;
+        Ok(Some(count))
     }
 
     /// The size of the ring.
@@ -196,7 +234,8 @@ impl SplitQueue {
         self.next_avail
     }
 
-    /// How many buffers were popped and not yet completed.
+    /// How many buffers were popped and not yet completed. What a former process left is counted
+    /// once it was popped again.
     pub fn in_flight(&self) -> u16 {
         self.in_flight
     }
@@ -215,6 +254,10 @@ impl SplitQueue {
         let Some(parts) = &self.parts else {
             return Ok(None);
         };
+        if let Some(head) = self.left_over.pop() {
+            self.in_flight += 1;
+            return Ok(Some(head));
+        }
         if self.next_avail == self.seen_avail {
             // Acquire: the entries and descriptors were written before the index (2.7.13).
             self.seen_avail = parts.avail_ring.load_u16(INDEX, Ordering::Acquire);
@@ -235,6 +278,9 @@ impl SplitQueue {
             return Err(QueueError::Head { queue, head, size });
         }
         self.in_flight += 1;
+        if let Some(inflight) = &mut self.inflight {
+            inflight.mark(head);
+        }
         Ok(Some(head))
     }
 
@@ -274,6 +320,9 @@ impl SplitQueue {
         let entry = RING + USED_ELEMENT_BYTES * self.slot(self.next_used);
         parts.used_ring.write_u32(entry, u32::from(head));
         parts.used_ring.write_u32(entry + 4, length_bytes);
+        if let Some(inflight) = &mut self.inflight {
+            inflight.link(head);
+        }
         self.next_used = self.next_used.wrapping_add(1);
     }
 
@@ -295,6 +344,9 @@ impl SplitQueue {
         // The driver writes its wish and then reads the index; we write the index and then read
         // its wish. Without a full barrier both could read the old value (2.7.10).
         fence(Ordering::SeqCst);
+        if let Some(inflight) = &mut self.inflight {
+            inflight.settle(self.next_used);
+        }
         if self.event_idx {
             let used_event = RING + AVAIL_ELEMENT_BYTES * usize::from(self.layout.size);
             let event = parts.avail_ring.load_u16(used_event, Ordering::Relaxed);

@@ -15,6 +15,7 @@ use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT
 use virtio_queue::{Error as VirtQueueError, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
 
+use super::inflight::{InflightError, InflightQueue, InflightRegion};
 use super::queue::SplitQueue;
 use crate::guest_memory::GuestMemory;
 
@@ -46,6 +47,8 @@ pub struct RingSetup {
     pub kick: OwnedFd,
     /// Written to notify the driver; `None` when the driver polls.
     pub call: Option<OwnedFd>,
+    /// Where what is in flight is written down; `None` when the front-end keeps no such region.
+    pub inflight: Option<InflightQueue>,
 }
 
 /// Who serves the rings. Called from the thread of one front-end at a time, in order; a ring is
@@ -79,6 +82,8 @@ struct Common {
     owner: Arc<dyn RingOwner>,
     /// What the driver acknowledged; `None` before SET_FEATURES. No ring starts before.
     features: Mutex<Option<u64>>,
+    /// The region of INFLIGHT_SHMFD, which rings use that start from now on.
+    inflight: Mutex<Option<InflightRegion>>,
 }
 
 /// All rings of one front-end's connection.
@@ -97,6 +102,7 @@ impl RingSet {
         let common = Arc::new(Common {
             owner,
             features: Mutex::new(None),
+            inflight: Mutex::new(None),
         });
         Arc::new(Self {
             common,
@@ -153,6 +159,12 @@ impl RingSet {
         lock(&self.common.features).unwrap_or(0)
     }
 
+    /// The front-end has handed over where to write down what is in flight. It does so before it
+    /// starts rings; those that run go on without.
+    pub(super) fn set_inflight(&self, region: InflightRegion) {
+        *lock(&self.common.inflight) = Some(region);
+    }
+
     /// Takes back all rings: the front-end has gone.
     pub(super) fn stop_all(&self) {
         self.for_each(|ring, state| {
@@ -165,6 +177,9 @@ impl RingSet {
     pub(super) fn reset(&self) {
         self.stop_all();
         self.set_features(None);
+        if let Some(region) = &*lock(&self.common.inflight) {
+            region.forget_all();
+        }
         self.for_each(|ring, state| {
             *state = RingState::default();
             ring.vring.set_kick(None);
@@ -236,15 +251,31 @@ impl Ring {
             }
         };
         if let Err(error) = SplitQueue::new(&setup) {
-            log::warn!(
-                "queue {} is not served until it is placed anew: {error}",
-                self.index
-            );
-            state.placed = false;
-            return;
+            return self.refuse(state, &error);
         }
-        self.common.owner.start_ring(setup);
-        state.running = true;
+        match self.inflight(setup.size) {
+            Ok(inflight) => {
+                let setup = RingSetup { inflight, ..setup };
+                self.common.owner.start_ring(setup);
+                state.running = true;
+            }
+            Err(error) => self.refuse(state, &error),
+        }
+    }
+
+    fn refuse(&self, state: &mut RingState, error: &dyn std::error::Error) {
+        log::warn!(
+            "queue {} is not served until it is placed anew: {error}",
+            self.index
+        );
+        state.placed = false;
+    }
+
+    /// The ring's part of the inflight region, if there is one.
+    fn inflight(&self, size: u16) -> Result<Option<InflightQueue>, InflightError> {
+        let region = lock(&self.common.inflight);
+        let queue = region.as_ref().map(|region| region.queue(self.index, size));
+        queue.transpose()
     }
 
     fn stop(&self, state: &mut RingState) {
@@ -273,6 +304,7 @@ impl Ring {
             memory: self.memory.memory().into_inner(),
             kick,
             call,
+            inflight: None,
         }))
     }
 

@@ -57,6 +57,7 @@ impl TestRing {
             memory: Arc::clone(&self.memory),
             kick: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
             call: None,
+            inflight: None,
         }
     }
 

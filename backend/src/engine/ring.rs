@@ -8,6 +8,7 @@ use std::time::Instant;
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 
 use super::log_limit::LogLimit;
+use crate::device::inflight::InflightError;
 use crate::device::queue::{QueueError, SplitQueue};
 use crate::device::request::{Malformed, ParsedRequest, RequestParser, Status};
 use crate::device::rings::RingSetup;
@@ -42,6 +43,17 @@ enum Life {
     },
 }
 
+/// Why a ring cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// The ring itself.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// What a former process left of it.
+    #[error(transparent)]
+    Inflight(#[from] InflightError),
+}
+
 /// What [`LaneRing::pop`] found.
 pub(super) enum Popped {
     /// A request, in the place that was given.
@@ -61,12 +73,16 @@ impl std::fmt::Debug for LaneRing {
 }
 
 impl LaneRing {
-    pub(super) fn new(setup: RingSetup) -> Result<Self, QueueError> {
-        let queue = SplitQueue::new(&setup)?;
+    /// Starts the ring; with an inflight region, where a former process was killed.
+    pub(super) fn new(mut setup: RingSetup) -> Result<Self, StartError> {
+        let mut queue = SplitQueue::new(&setup)?;
         if let Some(call) = &setup.call {
             set_nonblocking(call);
         }
-        Ok(Self {
+        let inflight = setup.inflight.take();
+        let tracked = inflight.map(|inflight| queue.track_inflight(inflight));
+        let left_over = tracked.transpose()?.flatten();
+        let ring = Self {
             index: setup.index,
             queue,
             parser: RequestParser::new(setup.features),
@@ -77,7 +93,16 @@ impl LaneRing {
             log_limit: LogLimit::default(),
             pending: true,
             armed: false,
-        })
+        };
+        if let Some(count) = left_over {
+            log::debug!(
+                "ring {}: {count} requests that were in flight are submitted again",
+                ring.index
+            );
+            // A process that was killed after it had published could not say so any more.
+            ring.notify();
+        }
+        Ok(ring)
     }
 
     pub(super) fn kick_fd(&self) -> BorrowedFd<'_> {

@@ -29,6 +29,9 @@ pub enum Error {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// The back-end has gone while an answer was waited for.
+    #[error("the back-end has closed the connection")]
+    Disconnected,
     /// Nothing was used within the limit.
     #[error("no used element within {0:?}")]
     NothingUsed(Duration),

@@ -1,6 +1,7 @@
 //! The vhost-user connection, with a limit on every answer.
 
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -27,6 +28,11 @@ impl Link {
             frontend: Frontend::from_stream(socket, u64::from(queues)),
             socket: ours,
         }
+    }
+
+    /// Readable when the back-end has gone: it says nothing unasked.
+    pub(super) fn hang_up_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Sends `message` as `exchange` does and waits for its answer.

@@ -7,6 +7,7 @@
 mod buffers;
 pub mod config;
 pub mod error;
+pub mod inflight;
 mod link;
 pub mod memory;
 pub mod queue;
@@ -30,6 +31,7 @@ use vhost::vhost_user::message::{
 use crate::wait::{self, Deadline};
 use config::{BlockConfig, CONFIG_BYTES, WRITEBACK_OFFSET};
 pub use error::{Error, Result};
+use inflight::Inflight;
 use link::Link;
 use memory::Memory;
 pub use queue::{Completion, IO_LIMIT, Notifications, Queue};
@@ -54,6 +56,8 @@ pub struct FrontendConfig {
     pub memory_regions: u64,
     /// Whether the driver wants notifications.
     pub notifications: Notifications,
+    /// Whether the back-end writes down what is in flight (INFLIGHT_SHMFD), if it can.
+    pub inflight: bool,
 }
 
 impl Default for FrontendConfig {
@@ -65,6 +69,7 @@ impl Default for FrontendConfig {
             memory_bytes: 64 << 20,
             memory_regions: 2,
             notifications: Notifications::Wanted,
+            inflight: true,
         }
     }
 }
@@ -77,6 +82,9 @@ pub struct Frontend {
     offered: u64,
     features: u64,
     queue_limit: u64,
+    wants_inflight: bool,
+    /// The region of the back-end, kept for the next one.
+    inflight: Option<Inflight>,
 }
 
 impl Frontend {
@@ -99,6 +107,8 @@ impl Frontend {
             offered: 0,
             features: 0,
             queue_limit: 1,
+            wants_inflight: config.inflight,
+            inflight: None,
         };
         frontend.negotiate(config.features_mask)?;
         let event_idx = frontend.features & spec::F_EVENT_IDX != 0;
@@ -116,9 +126,10 @@ impl Frontend {
     }
 
     /// Connects anew and goes on with the same memory and rings, as QEMU does when a back-end
-    /// comes back and no inflight region is in use: each ring goes on at its used index.
+    /// comes back: it hands back the inflight region, if there is one, and says that each ring goes
+    /// on at its used index.
     ///
-    /// What was in flight is not submitted again.
+    /// Without a region what was in flight is not submitted again.
     pub fn reconnect(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let queues = u16::try_from(self.queues.len()).expect("at most 64 queues");
         self.link = Link::new(connect_raw(path)?, queues);
@@ -126,7 +137,6 @@ impl Frontend {
         self.start()
     }
 
-    // The place for GET_INFLIGHT_FD and SET_INFLIGHT_FD: between negotiation and the memory table.
     fn negotiate(&mut self, mask: u64) -> Result<()> {
         self.offered = self.link.ask("GET_FEATURES", |link| link.get_features())?;
         if self.offered & spec::F_PROTOCOL_FEATURES == 0 {
@@ -144,7 +154,8 @@ impl Frontend {
         let wanted = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
-            | VhostUserProtocolFeatures::RESET_DEVICE;
+            | VhostUserProtocolFeatures::RESET_DEVICE
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
         let link = &mut self.link;
         let offered = link.ask("GET_PROTOCOL_FEATURES", |link| link.get_protocol_features())?;
         let features = offered & wanted;
@@ -155,13 +166,39 @@ impl Frontend {
             }
             Ok(())
         })?;
+        self.wants_inflight &= features.contains(VhostUserProtocolFeatures::INFLIGHT_SHMFD);
         if features.contains(VhostUserProtocolFeatures::MQ) {
             self.queue_limit = link.ask("GET_QUEUE_NUM", |link| link.get_queue_num())?;
         }
         Ok(())
     }
 
+    /// Between negotiation and the memory table, as QEMU does.
+    fn share_inflight(&mut self) -> Result<()> {
+        if !self.wants_inflight {
+            return Ok(());
+        }
+        if self.inflight.is_none() {
+            let queues = u16::try_from(self.queues.len()).expect("at most 64 queues");
+            let size = self.queues[0].ring_ref().size();
+            self.inflight = Some(Inflight::get(&mut self.link, queues, size)?);
+        }
+        match &self.inflight {
+            Some(inflight) => inflight.set(&mut self.link),
+            None => Ok(()),
+        }
+    }
+
+    /// The inflight region, for tests that spoil it.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn inflight(&mut self) -> &mut Inflight {
+        self.inflight.as_mut().expect("an inflight region")
+    }
+
     fn start(&mut self) -> Result<()> {
+        self.share_inflight()?;
         let table = self.memory.table();
         self.link
             .ask("SET_MEM_TABLE", |link| link.set_mem_table(&table))?;
@@ -209,6 +246,7 @@ impl Frontend {
             self.stop_queue(index)?;
             self.queues[index].reset();
         }
+        self.inflight = None;
         self.start()
     }
 
@@ -275,7 +313,7 @@ impl Frontend {
     /// Waits for the next answered request on any queue; returns the queue's index too.
     ///
     /// # Errors
-    /// As [`Queue::wait_used`].
+    /// As [`Queue::wait_used`]; [`Error::Disconnected`] when the back-end goes.
     pub fn wait_any(&mut self, limit: Duration) -> Result<(usize, Completion)> {
         let deadline = Deadline::after(limit);
         loop {
@@ -305,8 +343,13 @@ impl Frontend {
             thread::yield_now();
             return Ok(());
         }
-        let calls: Vec<_> = self.queues.iter().map(Queue::call_fd).collect();
-        if wait::readable(&calls, left) {
+        let hang_up = [self.link.hang_up_fd()];
+        let calls = self.queues.iter().map(Queue::call_fd);
+        let fds: Vec<_> = calls.chain(hang_up).collect();
+        if wait::readable(&fds, left) {
+            if wait::readable(&hang_up, Duration::ZERO) {
+                return Err(Error::Disconnected);
+            }
             for queue in &self.queues {
                 queue.take_notification();
             }
