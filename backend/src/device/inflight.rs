@@ -308,9 +308,8 @@ fn map(file: OwnedFd, offset: u64, length_bytes: usize) -> Result<Arc<GuestMemor
 
 /// The part of one queue, as the thread that serves the ring sees it.
 ///
-/// Use: [`recover`](Self::recover) once; then [`mark`](Self::mark) each buffer that is popped,
-/// [`link`](Self::link) it when it is put into the used ring, and [`settle`](Self::settle) when the
-/// used index has been published.
+/// Use: `recover` once; then `mark` each buffer that is popped, `link` it when it is put into the used
+/// ring, and `settle` when the used index has been published.
 #[derive(Debug)]
 pub struct InflightQueue {
     range: GuestRange,

@@ -256,9 +256,10 @@ impl TargetSession {
             && chaos.fires(Fault::AbortCrossed)
         {
             self.tasks[at].due_ms = 0;
-            while self.tasks.get(at).is_some_and(is_asked) {
-                self.work(at, Some(link), disk, now_ms, chaos)?;
-            }
+            // Until it is over, or the connection is: then there is nothing left to do for it.
+            while self.tasks.get(at).is_some_and(is_asked)
+                && self.work(at, Some(link), disk, now_ms, chaos)?
+            {}
         }
         let before = self.tasks.len();
         self.tasks.retain(|task| !is_asked(task));
