@@ -227,6 +227,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn there_is_a_session_by_default_and_never_more_than_processors() {
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let sessions = default_sessions();
+        assert!((1..=DEFAULT_SESSIONS).contains(&sessions));
+        assert!(usize::from(sessions) == processors || sessions == DEFAULT_SESSIONS);
+    }
+
+    #[test]
     fn a_socket_path_has_1_to_107_bytes() {
         let path = |n: usize| SocketPath::new(PathBuf::from("x".repeat(n)));
         assert_eq!(path(0), Err(SocketPathError::Empty));

@@ -10,7 +10,7 @@ use super::coalescing::Coalescing;
 use super::lane::Lane;
 use super::message::{Connection, LaneEvent, LossReason, report};
 use super::reactor::Token;
-use super::transport::{Arrived, HEADERS_ROOM_BYTES, Sink, is_worth_placing};
+use super::transport::{Arrived, Sink, is_worth_placing};
 
 /// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
 /// we take it in must not keep the lane from everything else. What is left is reported again.
@@ -102,16 +102,15 @@ impl Lane {
                     self.handle_event(session, event, now_ms)?;
                 }
                 Received::Payload(placement) if !arrived.is_empty() => {
-                    if is_worth_placing(&placement) {
-                        // Too late for this one.
-                        transport.room_bytes = HEADERS_ROOM_BYTES;
-                    }
-                    let arrived = transport.input.bytes();
                     let length = arrived.len().min(placement.length_bytes as usize);
                     let bytes = arrived.get(..length).unwrap_or_default();
                     self.place(placement.request, placement.offset_bytes, bytes)?;
                     session.placed(bytes);
                     transport.input.consume(length);
+                    if is_worth_placing(&placement) {
+                        // Too late for the start of this one.
+                        transport.expect_payload();
+                    }
                 }
                 Received::Payload(placement) if !drained && is_worth_placing(&placement) => {
                     let (placed_bytes, arrived) =

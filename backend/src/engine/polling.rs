@@ -16,6 +16,10 @@ const WAKE_UP: Duration = Duration::from_micros(50);
 /// single late answer means nothing.
 const LAST_PENALTY: u32 = 256;
 
+/// How often in a row a look may find something of a guest before the connection was listened to: a
+/// guest that always has more must not keep the lane from its target.
+const MOST_UNHEARD: u32 = 16;
+
 /// The polling of one kind of wait.
 #[derive(Debug)]
 pub(super) struct Polling {
@@ -25,6 +29,8 @@ pub(super) struct Polling {
     due: u32,
     /// How many were due last time.
     penalty: u32,
+    /// How many looks in a row have ended before the connection was listened to.
+    unheard: u32,
 }
 
 impl Polling {
@@ -33,12 +39,24 @@ impl Polling {
             limit,
             due: 1,
             penalty: 0,
+            unheard: 0,
         }
     }
 
     /// How long to look before this wait; `None` to sleep at once.
     pub(super) fn limit(&self) -> Option<Duration> {
-        (self.due == 0 && !self.limit.is_zero()).then_some(self.limit)
+        let may = self.due == 0 && self.unheard < MOST_UNHEARD && !self.limit.is_zero();
+        may.then_some(self.limit)
+    }
+
+    /// A look has found something before it came to listen to the connection.
+    pub(super) fn did_not_listen(&mut self) {
+        self.unheard = self.unheard.saturating_add(1);
+    }
+
+    /// A look has listened to the connection.
+    pub(super) fn listened(&mut self) {
+        self.unheard = 0;
     }
 
     /// A look is over that found something, or did not.
@@ -51,8 +69,9 @@ impl Polling {
         }
     }
 
-    /// A wait is over that was spent asleep.
+    /// A wait is over that was spent asleep, or at least went by way of all descriptors.
     pub(super) fn slept(&mut self, slept: Duration) {
+        self.listened();
         if slept < self.limit + WAKE_UP {
             self.due = self.due.saturating_sub(1);
         } else {
@@ -117,6 +136,26 @@ mod tests {
         assert_eq!(sleeps_until_next_look(&mut polling), 1);
         polling.slept(LONG);
         assert_eq!(polling.limit(), None);
+    }
+
+    #[test]
+    fn a_guest_that_always_has_more_does_not_keep_it_from_the_connection() {
+        let mut polling = Polling::new(LIMIT);
+        polling.slept(LIMIT);
+        for _ in 0..MOST_UNHEARD {
+            assert_eq!(polling.limit(), Some(LIMIT));
+            polling.did_not_listen();
+            polling.looked(true);
+        }
+        assert_eq!(polling.limit(), None);
+        polling.slept(Duration::ZERO);
+        assert_eq!(polling.limit(), Some(LIMIT));
+        polling.did_not_listen();
+        polling.listened();
+        for _ in 1..MOST_UNHEARD {
+            polling.did_not_listen();
+        }
+        assert_eq!(polling.limit(), Some(LIMIT));
     }
 
     #[test]

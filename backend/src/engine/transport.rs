@@ -27,7 +27,7 @@ const DIRECT_MIN_BYTES: usize = 48 * 1024;
 /// How much is received into the buffer at once while large payload is expected: enough for the
 /// next headers and for many small answers, little enough that most of the payload behind them is
 /// still in the socket when its place is known.
-pub(super) const HEADERS_ROOM_BYTES: usize = 1024;
+const HEADERS_ROOM_BYTES: usize = 1024;
 
 /// The most private bytes (headers, digests, copies for digests) that wait to be sent before no
 /// further PDU is taken.
@@ -49,7 +49,7 @@ pub(crate) struct Transport {
     received_bytes: u64,
     /// How much of the buffer the next receive may fill: [`HEADERS_ROOM_BYTES`] after a large
     /// payload, and twice as much each time that did not bring another.
-    pub(super) room_bytes: usize,
+    room_bytes: usize,
     pub(super) output: SendQueue,
     pub(super) input: ReceiveBuffer,
 }
@@ -95,6 +95,11 @@ impl Transport {
         Ok(())
     }
 
+    /// Large payload has come, so more of it is likely: the next receive leaves it in the socket.
+    pub(super) fn expect_payload(&mut self) {
+        self.room_bytes = HEADERS_ROOM_BYTES;
+    }
+
     /// Receives what is there into the buffer.
     pub(super) fn receive(&mut self, room: &mut VectorRoom) -> io::Result<Arrived> {
         let Self {
@@ -123,6 +128,7 @@ impl Transport {
         in_flight: &InFlightTable,
         room: &mut VectorRoom,
     ) -> io::Result<(usize, Arrived)> {
+        self.expect_payload();
         let Self {
             socket,
             input,
@@ -130,7 +136,6 @@ impl Transport {
             room_bytes,
             ..
         } = self;
-        *room_bytes = HEADERS_ROOM_BYTES;
         debug_assert!(input.is_empty());
         let buffers = in_flight
             .buffers(placement.request)

@@ -33,7 +33,8 @@ impl Lane {
             self.set_now(Instant::now());
             return Ok(());
         }
-        if self.poll() {
+        let waits_for_target = self.requests.in_flight() > 0;
+        if self.poll(waits_for_target) {
             return Ok(());
         }
         // From here on drivers kick. What one made available before it knew that is there already.
@@ -46,7 +47,8 @@ impl Lane {
         };
         self.reactor.wait(timeout, ready)?;
         let end = Instant::now();
-        self.polling().slept(end.saturating_duration_since(start));
+        let slept = end.saturating_duration_since(start);
+        self.polling(waits_for_target).slept(slept);
         self.set_now(end);
         Ok(())
     }
@@ -57,20 +59,20 @@ impl Lane {
         self.now_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     }
 
-    /// The polling of the kind of wait that is ahead.
-    fn polling(&mut self) -> &mut Polling {
+    /// The polling of a kind of wait.
+    fn polling(&mut self, waits_for_target: bool) -> &mut Polling {
         let [for_guest, for_target] = &mut self.polling;
-        if self.requests.in_flight() == 0 {
-            for_guest
-        } else {
+        if waits_for_target {
             for_target
+        } else {
+            for_guest
         }
     }
 
     /// Looks at rings, mailbox and connection without sleeping, as long as that pays. `true` when
     /// something has happened; what arrived has then been received.
-    fn poll(&mut self) -> bool {
-        let limit = self.polling().limit();
+    fn poll(&mut self, waits_for_target: bool) -> bool {
+        let limit = self.polling(waits_for_target).limit();
         let Some(limit) = limit.filter(|limit| self.may_poll(*limit)) else {
             return false;
         };
@@ -79,8 +81,9 @@ impl Lane {
         let enough_bytes = self.awaited_bytes() / PAYING_SHARE;
         let (found, pays) = loop {
             if self.look() {
+                self.polling(waits_for_target).did_not_listen();
                 // A guest that goes on says nothing about its target.
-                break (true, (enough_bytes == 0).then_some(true));
+                break (true, (!waits_for_target).then_some(true));
             }
             let now = Instant::now();
             if now < receive_at {
@@ -89,6 +92,7 @@ impl Lane {
             }
             self.set_now(now);
             let received_bytes = self.receive();
+            self.polling(waits_for_target).listened();
             if received_bytes > 0 {
                 break (true, Some(received_bytes >= enough_bytes));
             }
@@ -100,7 +104,7 @@ impl Lane {
             rustix::thread::sched_yield();
         };
         if let Some(pays) = pays {
-            self.polling().looked(pays);
+            self.polling(waits_for_target).looked(pays);
         }
         found
     }
@@ -177,8 +181,8 @@ impl Lane {
     }
 }
 
-/// The kernel wakes a thread up to 50 µs later than it asked for, to save wake-ups; that would be
-/// half of what an answer may wait for company.
+/// The kernel wakes a thread up to 50 µs later than it asked for, to save wake-ups; that would add a
+/// quarter to what an answer may wait for company.
 pub(super) fn make_timers_exact() {
     if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
         log::debug!("timers stay inexact: {error}");

@@ -57,6 +57,10 @@ fn main() -> ExitCode {
             }
         },
     };
+    if count > 1 {
+        // A run that never ends would name no seed.
+        println!("seeds from {first}");
+    }
     let mut summary = Summary::default();
     for seed in (0..count).map(|at| first.wrapping_add(at)) {
         summary.runs += 1;

@@ -243,7 +243,7 @@ impl Ring {
 }
 
 /// `vring_need_event` of virtio 1.3, section 2.7.10.1: is `event` in `before..now`?
-fn passes_event(now: u16, before: u16, event: u16) -> bool {
+pub fn passes_event(now: u16, before: u16, event: u16) -> bool {
     now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before)
 }
 
