@@ -43,6 +43,9 @@ pub const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest login time-out: whoever wants to wait longer wants `--wait-for-target`.
 pub const MAX_LOGIN_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// The longest that requests may wait for lost storage, short of for ever.
+pub const MAX_IO_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
 /// The longest that a queue's thread may poll: a wait that is longer costs less asleep.
 pub const MAX_POLL_LIMIT: Duration = Duration::from_millis(1);
 
@@ -117,6 +120,11 @@ pub struct DiskSettings {
     /// The longest that a queue's thread looks for work before it sleeps, while that pays lately:
     /// at most [`MAX_POLL_LIMIT`]; zero for never.
     pub poll_limit: Duration,
+    /// How long requests wait for lost storage before they end with an I/O error; `None` for ever.
+    /// At most [`MAX_IO_TIMEOUT`].
+    pub io_timeout: Option<Duration>,
+    /// A flush succeeds although the target has told of a loss of power since the writes before it.
+    pub ignore_power_loss: bool,
     /// What GET_ID answers instead of the LUN's own serial.
     pub serial: Option<Serial>,
     /// Keep trying when the target cannot be reached at start.

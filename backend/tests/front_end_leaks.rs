@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iscsi_core::disk::facts::{BlockLimits, CommandWidth, Identity, LunFacts, Provisioning};
+use iscsi_core::disk::record::DiskRecord;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
@@ -37,6 +38,7 @@ impl RingOwner for Careless {
     fn set_kick(&self, _index: u16, _kick: OwnedFd) {}
     fn set_memory(&self, _memory: Arc<GuestMemory>) {}
     fn set_writeback(&self, _writeback: bool) {}
+    fn take_over(&self, _disk: DiskRecord) {}
 }
 
 fn device() -> Arc<BlockDevice> {

@@ -15,12 +15,14 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::frontend::{Frontend, FrontendConfig};
+use crate::frontend::{self, Frontend, FrontendConfig};
 use crate::process::Process;
-use crate::wait;
+use crate::wait::{self, Deadline};
 
 /// How long the daemon may take until its socket is there: it logs in first.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a front-end may be refused because the former one lingers.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a verb may take.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 /// Read by the daemon, so never inherited from whoever runs the tests.
@@ -163,13 +165,22 @@ impl Daemon {
         self.socket.as_deref().expect("started with a socket path")
     }
 
-    /// Connects a front-end.
+    /// Connects a front-end. While one is connected the next is refused, and one that was dropped may
+    /// live on for a moment: in a process that another test has just forked, until it calls exec.
     ///
     /// # Panics
     /// When that fails; the message holds what the daemon logged.
     pub fn connect(&self, config: FrontendConfig) -> Frontend {
-        Frontend::connect(self.socket(), config)
-            .unwrap_or_else(|error| panic!("{error}; the daemon logged: {:#?}", self.log()))
+        let deadline = Deadline::after(REFUSAL_LIMIT);
+        loop {
+            match Frontend::connect(self.socket(), config) {
+                Ok(frontend) => return frontend,
+                Err(frontend::Error::Message { .. }) if !deadline.passed() => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => panic!("{error}; the daemon logged: {:#?}", self.log()),
+            }
+        }
     }
 
     /// Its process id.

@@ -8,7 +8,8 @@ use nix::unistd::Group;
 
 use super::options::{InitiatorArgs, parse_url};
 use super::values::{
-    parse_1_to_64, parse_fd, parse_mode, parse_poll_limit, parse_queue_size, parse_serial,
+    IoTimeout, parse_1_to_64, parse_fd, parse_io_timeout, parse_mode, parse_poll_limit,
+    parse_queue_size, parse_serial,
 };
 use crate::config::{
     DiskSettings, QueueSize, Serial, ServeSettings, ServedDisk, SocketPath, SocketPathSettings,
@@ -54,6 +55,15 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "N", default_value = "50", value_parser = parse_poll_limit)]
     poll_max_us: Duration,
 
+    /// How long requests wait for lost storage before they fail: forever, 0, or a time such as 2m
+    #[arg(long, value_name = "TIME", default_value = "forever", value_parser = parse_io_timeout)]
+    io_timeout: IoTimeout,
+
+    /// Let a flush succeed although the target has told of a loss of power after the writes before
+    /// it: for a write cache with a battery
+    #[arg(long)]
+    ignore_power_loss: bool,
+
     /// The serial that the guest sees, instead of the LUN's own: up to 20 ASCII characters
     #[arg(long, value_name = "TEXT", value_parser = parse_serial)]
     serial: Option<Serial>,
@@ -93,6 +103,8 @@ impl ServeArgs {
             queue_size: self.queue_size,
             sessions: self.sessions.unwrap_or_else(default_sessions),
             poll_limit: self.poll_max_us,
+            io_timeout: self.io_timeout.0,
+            ignore_power_loss: self.ignore_power_loss,
             serial: self.serial.clone(),
             wait_for_target: self.wait_for_target,
         };

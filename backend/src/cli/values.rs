@@ -5,7 +5,9 @@ use std::time::Duration;
 use iscsi_core::login::settings::DigestPreference;
 use log::LevelFilter;
 
-use crate::config::{MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, QueueSize, Serial};
+use crate::config::{
+    MAX_IO_TIMEOUT, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, QueueSize, Serial,
+};
 
 /// `10s`, `1m 30s`, `500ms`: more than nothing, and at most an hour.
 pub(super) fn parse_login_timeout(text: &str) -> Result<Duration, String> {
@@ -13,6 +15,23 @@ pub(super) fn parse_login_timeout(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|time| !time.is_zero() && *time <= MAX_LOGIN_TIMEOUT)
         .ok_or_else(|| "a time with its unit, more than 0 and at most 1h, such as 10s".to_owned())
+}
+
+/// A time, or `None` for ever; a type of its own, for clap takes an `Option` for an option that may
+/// be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct IoTimeout(pub(super) Option<Duration>);
+
+/// `forever`, `0`, or a time up to [`MAX_IO_TIMEOUT`].
+pub(super) fn parse_io_timeout(text: &str) -> Result<IoTimeout, String> {
+    let time = match text {
+        "forever" => return Ok(IoTimeout(None)),
+        "0" => Some(Duration::ZERO),
+        _ => humantime::parse_duration(text).ok(),
+    };
+    let time = time.filter(|time| *time <= MAX_IO_TIMEOUT);
+    time.map(|time| IoTimeout(Some(time)))
+        .ok_or_else(|| "forever, 0, or a time with its unit, at most 1day, such as 2m".to_owned())
 }
 
 /// The four ways to offer a digest.

@@ -5,7 +5,10 @@ use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use iscsi_core::disk::barrier::Barrier;
+use iscsi_core::disk::durability::Durability;
 use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::shared::SharedDisk;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
@@ -15,12 +18,12 @@ use super::error::ControlError;
 use super::isid::SessionNames;
 use super::probe::{Probed, log_in_and_probe};
 use super::sessions::{Sessions, keep, start_pauses};
-use super::socket::{self, IdentityLock, Inherited, PathLock, has_hung_up};
+use super::socket::{self, IdentityLock, Inherited, PathLock, SessionsInUse, has_hung_up};
 use crate::config::{DiskSettings, ServeSettings, ServedDisk, SocketSettings};
 use crate::device::backend::{BlockDevice, DeviceSettings};
 use crate::device::channel::serve_front_end;
 use crate::device::serial::device_id;
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Closed, Engine, EngineConfig, LaneEvent, report};
 use crate::exit::{ExitCode, Failure};
 use crate::raw_io::inherited_fd;
 
@@ -58,6 +61,9 @@ fn raise_descriptor_limit() {
 struct Place {
     door: Door,
     names: SessionNames,
+    /// How many sessions a killed predecessor may have left at the target.
+    sessions_left: usize,
+    usage: SessionsInUse,
     _lock: Lock,
 }
 
@@ -80,12 +86,17 @@ impl Place {
         match socket {
             SocketSettings::Path(settings) => {
                 let path = absolute(settings.path.as_path())?;
-                let _lock = Lock::Path(PathLock::acquire(&path)?);
+                let lock = PathLock::acquire(&path)?;
+                let usage = SessionsInUse::in_lock_file(&lock).map_err(|error| {
+                    Failure::access(format!("cannot use the lock file: {error}"))
+                })?;
                 let names = names(path.as_os_str().as_encoded_bytes());
                 Ok(Self {
                     door: Door::Path(settings),
                     names,
-                    _lock,
+                    sessions_left: usage.of_killed_process(),
+                    usage,
+                    _lock: Lock::Path(lock),
                 })
             }
             SocketSettings::Fd(number) => {
@@ -100,6 +111,9 @@ impl Place {
                 Ok(Self {
                     door: Door::Inherited(inherited),
                     names,
+                    // Nobody knows: those that these settings would have brought.
+                    sessions_left: disk.sessions.into(),
+                    usage: SessionsInUse::unrecorded(),
                     _lock,
                 })
             }
@@ -149,26 +163,53 @@ impl Signals {
 
 async fn serve_disk(disk: DiskSettings, place: Place) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let names = place.names;
+    let Place {
+        door,
+        names,
+        sessions_left,
+        usage,
+        _lock,
+    } = place;
+    // Where a predecessor was killed, a guest may be waiting for us.
+    let waits = disk.wait_for_target || sessions_left > 0 && matches!(door, Door::Path(_));
     let first = tokio::select! {
-        first = first_session(&disk, &names) => first?,
+        first = first_session(&disk, &names, waits) => first?,
         name = signals.wait() => {
             log::info!("{name} before the disk was there: ending");
             return Ok(());
         }
     };
-    let (engine, device) = start(&disk, names, first)?;
-    let served = serve_place(&disk, &place.door, &engine, &device, &mut signals).await;
+    usage.note(1);
+    let sessions = Arc::new(Sessions {
+        portal_group_tag: first
+            .commands
+            .session()
+            .negotiated()
+            .target_portal_group_tag,
+        disk: disk.clone(),
+        names,
+        usage,
+    });
+    let (engine, device) = start(Arc::clone(&sessions), first, sessions_left)?;
+    let served = serve_place(&disk, &door, &engine, &device, &mut signals).await;
     let closed = tokio::task::spawn_blocking(move || engine.close()).await;
+    if let Ok(Closed { tasks_left: false }) = closed {
+        sessions.usage.clear();
+    }
+    let closed = closed.map(drop);
     served.and(closed.map_err(|error| Failure::new(ExitCode::Other, error.to_string())))
 }
 
 /// The session that the disk starts with.
-async fn first_session(disk: &DiskSettings, names: &SessionNames) -> Result<Probed, ControlError> {
+async fn first_session(
+    disk: &DiskSettings,
+    names: &SessionNames,
+    waits: bool,
+) -> Result<Probed, ControlError> {
     let attempt = || log_in_and_probe(&disk.target, &disk.initiator, names.isid(0), None);
     let mut error = match attempt().await {
         Ok(probed) => return Ok(probed),
-        Err(error) if !disk.wait_for_target => return Err(error),
+        Err(error) if !waits => return Err(error),
         Err(error) => error,
     };
     log::warn!("{error}; waiting for the target");
@@ -197,13 +238,15 @@ fn log_still_waiting(former: &ControlError, error: &ControlError) {
     log::log!(level, "{error}; still waiting for the target");
 }
 
-/// Engine, sessions and device of a disk whose first session is there.
+/// Engine, sessions and device of a disk whose first session is there. What a killed predecessor
+/// may have left at the target, in `sessions_left` sessions, is ended before any command goes out.
 fn start(
-    disk: &DiskSettings,
-    names: SessionNames,
+    sessions: Arc<Sessions>,
     first: Probed,
+    sessions_left: usize,
 ) -> Result<(Arc<Engine>, Arc<BlockDevice>), Failure> {
     let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
+    let disk = &sessions.disk;
     let facts = LunFacts {
         write_protected: first.facts.write_protected || disk.read_only,
         ..first.facts.clone()
@@ -215,28 +258,43 @@ fn start(
         device_id: device_id(&facts, disk.serial.as_ref()),
         max_lanes: usize::from(disk.sessions),
         poll_limit: disk.poll_limit,
-        reports,
+        io_timeout: disk.io_timeout,
+        shared: Arc::new(shared(disk, sessions_left)),
+        reports: reports.clone(),
     };
-    let negotiated = first.commands.session().negotiated();
-    let sessions = Sessions {
-        disk: disk.clone(),
-        names,
-        facts: first.facts.clone(),
-        portal_group_tag: negotiated.target_portal_group_tag,
+    let settings = DeviceSettings {
+        num_queues: disk.num_queues,
+        queue_size: disk.queue_size.get(),
+        read_only: disk.read_only,
     };
     let connection = first
         .commands
         .into_connection(facts.clone())
         .map_err(failed)?;
     let engine = Engine::start(config, connection).map_err(failed)?;
-    tokio::spawn(keep(Arc::new(sessions), Arc::clone(&engine), events));
-    let settings = DeviceSettings {
-        num_queues: disk.num_queues,
-        queue_size: disk.queue_size.get(),
-        read_only: disk.read_only,
-    };
+    for lane in 1..sessions_left {
+        report(&reports, LaneEvent::TasksLeft { lane });
+    }
+    drop(reports);
+    tokio::spawn(keep(sessions, Arc::clone(&engine), events));
     let owner = Arc::clone(&engine);
     Ok((engine, Arc::new(BlockDevice::new(facts, settings, owner))))
+}
+
+/// What the sessions of the disk share. The login of the first one has ended what its namesake of a
+/// former process had left; the others come before any command.
+fn shared(disk: &DiskSettings, sessions_left: usize) -> SharedDisk {
+    let durability = if disk.ignore_power_loss {
+        Durability::ignoring_power_loss()
+    } else {
+        Durability::default()
+    };
+    let barrier = Barrier::default();
+    (1..sessions_left).for_each(|session| barrier.raise(session));
+    SharedDisk {
+        barrier,
+        durability,
+    }
 }
 
 async fn serve_place(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::record::DiskRecord;
 use iscsi_core::login::settings::Isid;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
@@ -12,8 +13,9 @@ use tokio::task::JoinHandle;
 use super::error::ControlError;
 use super::isid::SessionNames;
 use super::probe::{Probed, log_in_and_probe};
+use super::socket::SessionsInUse;
 use crate::config::DiskSettings;
-use crate::engine::{Engine, LaneEvent, LossReason};
+use crate::engine::{Engine, LOGOUT_LIMIT, LaneEvent, LossReason};
 
 /// The pause before the second try of a login; the first one comes at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -26,8 +28,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Sessions {
     pub(super) disk: DiskSettings,
     pub(super) names: SessionNames,
-    /// What the first login found: every later one has to find the same disk.
-    pub(super) facts: LunFacts,
+    /// How many sessions have been in use is written down here.
+    pub(super) usage: SessionsInUse,
     pub(super) portal_group_tag: Option<u16>,
 }
 
@@ -50,7 +52,7 @@ pub(super) async fn keep(
             let _ = former.await;
         }
         let pause = match event {
-            LaneEvent::SessionWanted { .. } => Duration::ZERO,
+            LaneEvent::SessionWanted { .. } | LaneEvent::TasksLeft { .. } => Duration::ZERO,
             LaneEvent::SessionLost { .. } => {
                 losses.entry(lane).or_default().next_pause(Instant::now())
             }
@@ -59,6 +61,7 @@ pub(super) async fn keep(
         let login = tokio::spawn(async move {
             match event {
                 LaneEvent::SessionWanted { lane } => sessions.open(&engine, lane).await,
+                LaneEvent::TasksLeft { lane } => sessions.end_tasks(&engine, lane).await,
                 LaneEvent::SessionLost { lane, reason } => {
                     sessions.reopen(&engine, lane, &reason, pause).await;
                 }
@@ -99,6 +102,7 @@ impl Sessions {
     /// A lane's first session. When it is not to be had, for whatever reason, the lane's rings
     /// share the first lane's session rather than wait.
     async fn open(&self, engine: &Engine, lane: usize) {
+        self.usage.note(lane + 1);
         match self.connect(engine, lane).await {
             Ok(()) => log::info!("session {lane} of {} is up", self.disk.target),
             Err(error) => {
@@ -107,6 +111,27 @@ impl Sessions {
                     self.disk.target
                 );
                 engine.merge(lane);
+                self.end_tasks(engine, lane).await;
+            }
+        }
+    }
+
+    /// Has the target end what is left of a session that nobody uses any more: by a login with its
+    /// ISID, and a logout. No command of the disk goes out before.
+    async fn end_tasks(&self, engine: &Engine, lane: usize) {
+        let mut waiting = Waiting::new(lane, "no command goes out before its old tasks are ended");
+        while engine.has_tasks_left(lane) {
+            match self.log_in(self.names.isid(lane)).await {
+                Ok(probed) => {
+                    engine.tasks_ended(lane);
+                    log::debug!(
+                        "session {lane} of {}: old tasks are ended",
+                        self.disk.target
+                    );
+                    let mut commands = probed.commands;
+                    let _ = tokio::time::timeout(LOGOUT_LIMIT, commands.log_out()).await;
+                }
+                Err(error) => waiting.again(&error).await,
             }
         }
     }
@@ -121,35 +146,25 @@ impl Sessions {
         tokio::time::sleep(time2wait.min(LAST_PAUSE).max(pause)).await;
         match self.connect(engine, lane).await {
             Ok(()) => log::info!("session {lane} of {} is up again", self.disk.target),
-            Err(error) => self.retry(engine, lane, &error).await,
+            Err(error) => self.retry(engine, lane, error).await,
         }
     }
 
-    /// Waiting is in the log once for each reason, each further try only for those who debug.
-    async fn retry(&self, engine: &Engine, lane: usize, error: &ControlError) {
-        let mut reason = error.to_string();
-        log::warn!("session {lane}: {reason}; requests wait until the target is back");
-        let mut pause = FIRST_PAUSE;
+    async fn retry(&self, engine: &Engine, lane: usize, mut error: ControlError) {
+        let mut waiting = Waiting::new(lane, "requests wait until the target is back");
         loop {
-            tokio::time::sleep(with_jitter(pause)).await;
-            let Err(error) = self.connect(engine, lane).await else {
-                break;
-            };
-            let former = std::mem::replace(&mut reason, error.to_string());
-            let level = if reason == former {
-                log::Level::Debug
-            } else {
-                log::Level::Warn
-            };
-            log::log!(level, "session {lane}: {reason}; requests still wait");
-            pause = LAST_PAUSE.min(pause * 2);
+            waiting.again(&error).await;
+            match self.connect(engine, lane).await {
+                Ok(()) => break,
+                Err(another) => error = another,
+            }
         }
         log::info!("session {lane} of {} is up again", self.disk.target);
     }
 
     async fn connect(&self, engine: &Engine, lane: usize) -> Result<(), ControlError> {
         let probed = self.log_in(self.names.isid(lane)).await?;
-        self.check_identity(&probed)?;
+        self.check_disk(&probed, &engine.expected_disk())?;
         let portal = probed.commands.portal().clone();
         let facts = LunFacts {
             write_protected: probed.facts.write_protected || self.disk.read_only,
@@ -176,21 +191,57 @@ impl Sessions {
     }
 
     /// Bytes must never go to the wrong disk: another identity, or fewer blocks, is refused.
-    fn check_identity(&self, probed: &Probed) -> Result<(), ControlError> {
-        let (expected, found) = (&self.facts, &probed.facts);
-        let is_same = expected.identity.same_disk(&found.identity);
-        if is_same && found.capacity_blocks >= expected.capacity_blocks {
+    fn check_disk(&self, probed: &Probed, expected: &DiskRecord) -> Result<(), ControlError> {
+        let found = DiskRecord::of(&probed.facts);
+        if expected.accepts(&found) {
             return Ok(());
         }
-        let describe =
-            |facts: &LunFacts| format!("{} with {} blocks", facts.identity, facts.capacity_blocks);
         Err(ControlError::IdentityChanged {
             portal: probed.commands.portal().clone(),
             target: self.disk.target.target.to_string(),
             lun: self.disk.target.lun,
-            expected: describe(expected),
-            found: describe(found),
+            expected: expected.to_string(),
+            found: found.to_string(),
         })
+    }
+}
+
+/// Waiting for a target between tries: longer and longer, and in the log once for each reason; each
+/// further try only for those who debug.
+struct Waiting {
+    lane: usize,
+    consequence: &'static str,
+    pause: Duration,
+    reason: String,
+}
+
+impl Waiting {
+    fn new(lane: usize, consequence: &'static str) -> Self {
+        Self {
+            lane,
+            consequence,
+            pause: FIRST_PAUSE,
+            reason: String::new(),
+        }
+    }
+
+    /// A try has failed with `error`; returns when the next one is due.
+    async fn again(&mut self, error: &ControlError) {
+        let former = std::mem::replace(&mut self.reason, error.to_string());
+        let level = if self.reason == former {
+            log::Level::Debug
+        } else {
+            log::Level::Warn
+        };
+        let Self {
+            lane,
+            consequence,
+            reason,
+            ..
+        } = self;
+        log::log!(level, "session {lane}: {reason}; {consequence}");
+        tokio::time::sleep(with_jitter(self.pause)).await;
+        self.pause = LAST_PAUSE.min(self.pause * 2);
     }
 }
 

@@ -4,10 +4,12 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use iscsi_core::disk::barrier::MAX_SESSIONS;
 use iscsi_core::login::settings::Isid;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
@@ -19,8 +21,11 @@ use crate::exit::{ExitCode, Failure};
 /// The right to serve at a path: a locked file beside the socket. The kernel lets go of it when
 /// the process ends, however it ends. The file itself stays, for removing it would race with the
 /// next owner.
+///
+/// It also says how many sessions its owner has had, for a successor of an owner that was killed:
+/// the target may still run tasks of each of them.
 #[derive(Debug)]
-pub(super) struct PathLock(#[expect(dead_code, reason = "held, not used")] File);
+pub(super) struct PathLock(File);
 
 impl PathLock {
     /// # Errors
@@ -30,6 +35,7 @@ impl PathLock {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
@@ -56,6 +62,80 @@ impl PathLock {
         }
     }
 }
+
+/// How many sessions of a disk a process has had in use, in the lock file of its socket.
+///
+/// Written before a session is used for the first time, and set to none when the process ends in
+/// order. A line of text in a file that nobody else opens for writing; it is read as a hint from a
+/// former self: what makes no sense is as good as the most sessions there may be.
+#[derive(Debug)]
+pub(super) struct SessionsInUse {
+    file: Option<File>,
+    most: Mutex<usize>,
+}
+
+impl SessionsInUse {
+    /// Nowhere to write it down: an inherited socket has no lock file.
+    pub(super) fn unrecorded() -> Self {
+        Self {
+            file: None,
+            most: Mutex::new(0),
+        }
+    }
+
+    /// In the lock file of a path.
+    pub(super) fn in_lock_file(lock: &PathLock) -> io::Result<Self> {
+        Ok(Self {
+            file: Some(lock.0.try_clone()?),
+            most: Mutex::new(0),
+        })
+    }
+
+    /// What a former process wrote, that was killed; none when it ended in order, or there was none.
+    pub(super) fn of_killed_process(&self) -> usize {
+        let mut line = [0; 32];
+        let read = self.file.as_ref().map(|file| file.read_at(&mut line, 0));
+        let Some(Ok(length)) = read else {
+            return 0;
+        };
+        let text = line.get(..length).unwrap_or_default().trim_ascii();
+        if text.is_empty() {
+            return 0;
+        }
+        let count = text
+            .strip_prefix(RECORD_PREFIX)
+            .and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+        count.unwrap_or(MAX_SESSIONS).min(MAX_SESSIONS)
+    }
+
+    /// `count` sessions are in use from now on, or have been.
+    pub(super) fn note(&self, count: usize) {
+        let mut most = self.most.lock().unwrap_or_else(PoisonError::into_inner);
+        if count > *most {
+            *most = count;
+            self.write(count);
+        }
+    }
+
+    /// The process ends, and the target has ended all of its tasks.
+    pub(super) fn clear(&self) {
+        self.write(0);
+    }
+
+    fn write(&self, count: usize) {
+        let Some(file) = &self.file else { return };
+        // Always as long as what it replaces.
+        let line = format!("{}{count:02}\n", String::from_utf8_lossy(RECORD_PREFIX));
+        if let Err(error) = file.write_all_at(line.as_bytes(), 0) {
+            log::warn!(
+                "cannot write down in the socket's lock file that {count} sessions are in use: {error}; \
+                 should this process be killed, its successor may not end all of them"
+            );
+        }
+    }
+}
+
+const RECORD_PREFIX: &[u8] = b"sessions ";
 
 /// The right to log in with a disk's ISIDs, for a disk without a path to lock: two processes with
 /// the same ISIDs would end each other's sessions for ever. An abstract socket name of this

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::record::DiskRecord;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_CONFIG_WCE;
@@ -112,6 +113,16 @@ impl Connection {
     /// How many virtqueues there are.
     pub(super) fn max_queues(&self) -> u16 {
         self.device.num_queues()
+    }
+
+    /// Which disk the guest is shown.
+    pub(super) fn disk(&self) -> DiskRecord {
+        DiskRecord::of(&lock(&self.device.facts))
+    }
+
+    /// The guest has had `disk` from a former process.
+    pub(super) fn take_over(&self, disk: DiskRecord) {
+        self.device.owner.take_over(disk);
     }
 
     /// The front-end has gone: takes back its rings and lets its memory go.

@@ -125,6 +125,9 @@ fn answer(request: &mut Message, connection: &Connection) -> Result<Answer, Mess
         Ok(Code::SET_INFLIGHT_FD) => {
             let (description, files) = (Description::parse(request), request.take_files());
             let region = InflightRegion::adopt(description, files, max_queues)?;
+            if let Some(disk) = region.former_disk(&connection.disk())? {
+                connection.take_over(disk);
+            }
             connection.rings().set_inflight(region);
             Ok(Answer::Reply(request.acknowledgement()))
         }

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use iscsi_core::disk::record::{DiskRecord, MAX_RECORD_BYTES};
 use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create,
 };
@@ -43,11 +44,14 @@ const LAYOUT_VERSION: u16 = 1;
 /// Each queue's part starts on a cache line of its own.
 const QUEUE_ALIGNMENT_BYTES: usize = 64;
 
-/// What belongs to the disk and not to a queue lies behind the queues: room for the identity of the
-/// LUN, so that the next process can tell whether it still has the same disk.
+/// What belongs to the disk and not to a queue lies behind the queues: who the disk is, so that the
+/// next process can tell whether it still has the same one.
 const TRAILER_BYTES: usize = 4096;
-/// How the trailer starts: `vuiscsi` and its version, 1.
-const TRAILER_MAGIC: u64 = u64::from_le_bytes(*b"vuiscsi\x01");
+/// How the trailer starts when the record behind it is there: `vuiscsi` and its version, 2.
+const TRAILER_MAGIC: u64 = u64::from_le_bytes(*b"vuiscsi\x02");
+/// Where the record of the disk is in the trailer.
+const RECORD: usize = 8;
+const _: () = assert!(RECORD + MAX_RECORD_BYTES <= TRAILER_BYTES);
 
 /// mmap_size, mmap_offset, num_queues, queue_size, and padding: QEMU takes no other length.
 const DESCRIPTION_BYTES: usize = 24;
@@ -103,6 +107,9 @@ pub enum InflightError {
         /// The size of their rings.
         queue_size: u16,
     },
+    /// Which disk it belongs to cannot be read.
+    #[error("an inflight region whose record of the disk is damaged")]
+    Record,
     /// What the region says about a queue cannot be.
     #[error("the inflight region of queue {queue} is damaged: {what}")]
     Damaged {
@@ -200,6 +207,8 @@ pub(super) struct InflightRegion {
     memory: Arc<GuestMemory>,
     num_queues: u16,
     queue_size: u16,
+    /// Where the trailer is, if there is room for it.
+    trailer_offset: Option<usize>,
 }
 
 impl InflightRegion {
@@ -227,16 +236,41 @@ impl InflightRegion {
         let has_trailer = length_bytes - queues_bytes as u64 >= TRAILER_BYTES as u64;
         let mapped_bytes = queues_bytes + if has_trailer { TRAILER_BYTES } else { 0 };
         let memory = map(file, description.mmap_offset, mapped_bytes)?;
-        let region = Self {
+        Ok(Self {
             memory,
             num_queues: description.num_queues,
             queue_size: description.queue_size,
+            trailer_offset: has_trailer.then_some(queues_bytes),
+        })
+    }
+
+    /// Which disk a former process has served with this region; when none has, `disk` is written
+    /// down. A region that another back-end made has no room for it, and says nothing.
+    ///
+    /// # Errors
+    /// When what stands there cannot be read: the disk may be another one.
+    pub(super) fn former_disk(
+        &self,
+        disk: &DiskRecord,
+    ) -> Result<Option<DiskRecord>, InflightError> {
+        let Some(offset) = self.trailer_offset else {
+            return Ok(None);
         };
-        if has_trailer {
-            let trailer = region.range(queues_bytes, TRAILER_BYTES)?;
-            trailer.store_u64(0, TRAILER_MAGIC, Release);
+        let trailer = self.range(offset, TRAILER_BYTES)?;
+        if trailer.load_u64(0, Acquire) == TRAILER_MAGIC {
+            let mut bytes = [0; MAX_RECORD_BYTES];
+            for (at, byte) in bytes.iter_mut().enumerate() {
+                *byte = trailer.load_u8(RECORD + at, Relaxed);
+            }
+            let record = DiskRecord::decode(&bytes, crc32c::crc32c_append);
+            return record.map(Some).ok_or(InflightError::Record);
         }
-        Ok(region)
+        // The magic number comes last: who is killed before has submitted nothing yet.
+        for (at, byte) in disk.encode(crc32c::crc32c_append).into_iter().enumerate() {
+            trailer.store_u8(RECORD + at, byte, Release);
+        }
+        trailer.store_u64(0, TRAILER_MAGIC, Release);
+        Ok(None)
     }
 
     fn range(&self, offset: usize, length_bytes: usize) -> Result<GuestRange, InflightError> {

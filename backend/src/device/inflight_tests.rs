@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use iscsi_core::disk::facts::Identity;
+use iscsi_core::disk::record::DiskRecord;
 use proptest::prelude::*;
 use rustix::io::{pread, pwrite};
 
-use super::inflight::{Description, InflightRegion, create};
+use super::inflight::{Description, InflightError, InflightRegion, create};
 use super::message::Message;
 use super::queue::SplitQueue;
 use super::test_ring::TestRing;
@@ -258,5 +260,57 @@ proptest! {
             prop_assert_eq!(ring.used_index(), model.used_index);
             prop_assert_eq!(usize::from(queue.in_flight()), model.taken.len());
         }
+    }
+}
+
+/// Where the trailer starts: it is the last of the region.
+fn trailer_of(description: Description) -> u64 {
+    let [size, ..] = *description.body().as_chunks().0 else {
+        unreachable!("24 bytes")
+    };
+    u64::from_ne_bytes(size) - 4096
+}
+
+fn disk(serial: &str) -> DiskRecord {
+    DiskRecord {
+        identity: Identity {
+            designators: Vec::new(),
+            serial: serial.into(),
+            block_length_bytes: 512,
+        },
+        capacity_blocks: 1000,
+    }
+}
+
+#[test]
+fn the_first_process_writes_down_the_disk_and_every_later_one_is_told_it() {
+    let kept = Kept::new();
+    assert_eq!(kept.region().former_disk(&disk("a")).unwrap(), None);
+    for _ in 0..2 {
+        let former = kept.region().former_disk(&disk("b")).unwrap();
+        assert_eq!(former, Some(disk("a")));
+    }
+}
+
+#[test]
+fn a_record_that_was_cut_short_by_a_kill_is_none_and_a_damaged_one_an_error() {
+    let kept = Kept::new();
+    kept.region().former_disk(&disk("a")).unwrap();
+    let trailer = trailer_of(kept.description);
+    // The magic number is written last.
+    kept.write(trailer, &[0; 8]);
+    assert_eq!(kept.region().former_disk(&disk("a")).unwrap(), None);
+    kept.write(trailer + 8 + 12, &[0xff]);
+    let error = kept.region().former_disk(&disk("a")).unwrap_err();
+    assert!(matches!(error, InflightError::Record), "{error}");
+}
+
+#[test]
+fn a_region_of_another_back_end_has_no_room_for_the_disk() {
+    let (said, file) = create(description(0, 1, SIZE), 1).unwrap();
+    let without_trailer = description(trailer_of(said), 1, SIZE);
+    let region = InflightRegion::adopt(without_trailer, vec![file], 1).unwrap();
+    for _ in 0..2 {
+        assert_eq!(region.former_disk(&disk("a")).unwrap(), None);
     }
 }

@@ -219,6 +219,11 @@ impl SplitQueue {
         Ok(Some(count))
     }
 
+    /// Whether [`track_inflight`](Self::track_inflight) was called.
+    pub fn tracks_inflight(&self) -> bool {
+        self.inflight.is_some()
+    }
+
     /// The size of the ring.
     pub fn size(&self) -> u16 {
         self.layout.size

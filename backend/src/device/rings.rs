@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use iscsi_core::disk::record::DiskRecord;
 use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::{Error as VirtQueueError, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
@@ -70,6 +71,9 @@ pub trait RingOwner: Send + Sync {
     /// driver asks through CONFIG_WCE. Said at the start of each connection, before any ring. A
     /// driver that did not acknowledge FLUSH wants stable writes whatever is said here.
     fn set_writeback(&self, writeback: bool);
+    /// The guest has had `disk` from a former process. Said before any ring is started: what is in
+    /// flight may be carried out on that disk only.
+    fn take_over(&self, disk: DiskRecord);
 }
 
 /// A poisoned lock is as good as any: what panics ends the process.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::rings::{RingOwner, RingSetup, lock};
 use crate::guest_memory::GuestMemory;
+use iscsi_core::disk::record::DiskRecord;
 use std::os::fd::OwnedFd;
 use vm_memory::GuestMemoryBackend;
 
@@ -24,6 +25,7 @@ pub(super) enum Event {
         regions: usize,
     },
     Writeback(bool),
+    TakeOver(DiskRecord),
 }
 
 /// Answers a stop with 1000 + the index of the ring.
@@ -97,5 +99,9 @@ impl RingOwner for TestOwner {
 
     fn set_writeback(&self, writeback: bool) {
         self.note(Event::Writeback(writeback));
+    }
+
+    fn take_over(&self, disk: DiskRecord) {
+        self.note(Event::TakeOver(disk));
     }
 }

@@ -76,6 +76,14 @@ impl InFlightTable {
         slot.queued_pieces == 0
     }
 
+    /// Lets go of a request that does not go back to the guest.
+    pub(super) fn forget(&mut self, tag: RequestTag) {
+        if let Some(slot) = self.get_mut(tag) {
+            slot.ended = None;
+            slot.request.buffers.clear();
+        }
+    }
+
     /// A request whose end was noted and whose last piece has left since.
     pub(super) fn next_released(&mut self) -> Option<RequestTag> {
         self.released.pop()

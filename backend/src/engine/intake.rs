@@ -127,8 +127,14 @@ impl Lane {
         true
     }
 
-    /// The tag for another request, when it could be sent at once.
+    /// The tag for another request, when it could be sent at once, or is to fail at once.
     fn free_request(&mut self) -> Option<RequestTag> {
+        if self.stall.is_over_limit() {
+            return self.requests.next_free();
+        }
+        if self.config.shared.barrier.is_raised() {
+            return None;
+        }
         let connection = self.connection.as_mut()?;
         if self.requests.has_backlog() {
             self.requests
@@ -154,6 +160,9 @@ impl Lane {
             let status = copy_device_id(request, &self.config.device_id);
             return ring.complete_at_once(request, status);
         };
+        if self.stall.is_over_limit() {
+            return ring.complete_at_once(request, Status::IoErr);
+        }
         let admitted = self.requests.admit(operation, request.extents());
         match admitted {
             Ok(Admitted::InFlight) => {}
@@ -195,11 +204,12 @@ impl Lane {
         }
     }
 
-    /// The drain limit is reached: what the ring has in flight ends with an error.
+    /// The drain limit is reached. What the ring has in flight stays marked in the inflight region,
+    /// for whoever starts the ring next; without a region it ends with an error.
     ///
-    /// The target may still carry it out. So the connection is dropped, and the login that
-    /// follows with the same ISID makes the target end it (RFC 7143 section 6.3.5) before any
-    /// other command of this lane is sent.
+    /// The target may still carry it out. So the connection is dropped, which raises the barrier:
+    /// no command of the disk goes out before a login with the same ISID has made the target end
+    /// it (RFC 7143 section 6.3.5).
     fn give_up_requests(&mut self, at: usize) {
         let index = self
             .rings
@@ -207,6 +217,8 @@ impl Lane {
             .and_then(Option::as_ref)
             .map_or(0, |ring| ring.index);
         self.lose(LossReason::Drained);
+        let rings = self.rings.get(at).and_then(Option::as_ref);
+        let stays_marked = rings.is_some_and(LaneRing::tracks_inflight);
         let mut count = 0;
         for tag in self.in_flight.tags() {
             let is_of_ring = self
@@ -214,13 +226,22 @@ impl Lane {
                 .get_mut(tag)
                 .is_some_and(|slot| slot.ring == at);
             if is_of_ring && self.requests.abandon(tag) {
-                self.finish(tag, Status::IoErr);
+                if stays_marked {
+                    self.in_flight.forget(tag);
+                    self.requests.release(tag);
+                } else {
+                    self.finish(tag, Status::IoErr);
+                }
                 count += 1;
             }
         }
+        let fate = if stays_marked {
+            "stay in flight for who starts it next"
+        } else {
+            "end with an I/O error"
+        };
         log::warn!(
-            "ring {index} had to stop while storage did not answer: {count} requests end with an \
-             I/O error"
+            "ring {index} had to stop while storage did not answer: {count} requests {fate}"
         );
         if let Some(Some(ring)) = self.rings.get_mut(at) {
             ring.publish();

@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::requests::Requests;
+use iscsi_core::disk::shared::SharedDisk;
 
 use super::coalescing::Coalescing;
 use super::in_flight::InFlightTable;
 use super::log_limit::LogLimit;
 use super::mailbox::Mailbox;
-use super::message::{Connection, LaneReports, Message};
+use super::message::{Connection, LaneEvent, LaneReports, Message, report};
 use super::polling::Polling;
 use super::reactor::{MAX_EVENTS, Reactor, Ready, Token};
 use super::ring::LaneRing;
+use super::stall::Stall;
 use super::waiting::make_timers_exact;
 use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
 use crate::raw_io::VectorRoom;
@@ -38,6 +40,10 @@ pub(super) struct LaneConfig {
     pub(super) writeback: bool,
     /// The longest that the lane polls before it sleeps; zero for never.
     pub(super) poll_limit: Duration,
+    /// How long requests wait for lost storage; `None` for ever.
+    pub(super) io_timeout: Option<Duration>,
+    /// With the disk's other lanes.
+    pub(super) shared: Arc<SharedDisk>,
     /// Whom to tell when the session is lost.
     pub(super) reports: LaneReports,
 }
@@ -60,6 +66,7 @@ pub(super) struct Lane {
     pub(super) connection: Option<Box<Connection>>,
     pub(super) requests: Requests,
     pub(super) in_flight: InFlightTable,
+    pub(super) stall: Stall,
     /// By the lane's own index; an empty place is reused.
     pub(super) rings: Vec<Option<LaneRing>>,
     /// Whose turn it is to be the first.
@@ -92,7 +99,13 @@ impl Lane {
         Ok(Self {
             coalescing: Coalescing::new(now),
             polling: [(); 2].map(|()| Polling::new(config.poll_limit)),
-            requests: Requests::new(config.facts.clone(), config.lun, MAX_REQUESTS),
+            requests: Requests::new(
+                config.facts.clone(),
+                config.lun,
+                MAX_REQUESTS,
+                Arc::clone(&config.shared),
+            ),
+            stall: Stall::new(config.io_timeout),
             in_flight: InFlightTable::new(MAX_REQUESTS),
             config,
             mailbox,
@@ -130,7 +143,7 @@ impl Lane {
                 self.receive();
             }
             if self.turn() == Next::End {
-                return self.leave_rings();
+                return self.leave();
             }
         }
     }
@@ -159,6 +172,7 @@ impl Lane {
     /// What follows whatever happened.
     fn turn(&mut self) -> Next {
         self.handle_timeouts();
+        self.handle_stall();
         self.take_requests();
         self.send();
         self.publish();
@@ -204,6 +218,8 @@ impl Lane {
                 }
             }
             Message::AdoptRing(ring) => self.adopt_ring(*ring),
+            Message::BarrierFell => self.wake_rings(),
+            Message::LoseSession(reason) => self.lose(reason),
             Message::Close => self.close(),
         }
     }
@@ -221,8 +237,14 @@ impl Lane {
         }
     }
 
-    /// Nothing is touched any more, so those who wait for that are told where their rings stand.
-    fn leave_rings(&self) {
+    /// Nothing is touched any more, so those who wait for that are told where their rings stand. What
+    /// the target may still carry out is somebody else's to end.
+    fn leave(&mut self) {
+        self.drop_connection();
+        let lane = self.config.index;
+        if self.config.shared.barrier.is_suspect(lane) {
+            report(&self.config.reports, LaneEvent::TasksLeft { lane });
+        }
         let rings = self.rings.iter().flatten();
         rings.for_each(LaneRing::answer_drain);
     }

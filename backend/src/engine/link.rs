@@ -23,7 +23,8 @@ const MAX_TURN_BYTES: usize = 256 * 1024;
 impl Lane {
     /// Goes on with a new session: what was in flight is sent again, in order.
     pub(super) fn connect(&mut self, mut connection: Box<Connection>) {
-        self.drop_connection();
+        // The target has ended what was in flight on it, when it took the login.
+        self.forget_connection();
         connection.session.set_clock(self.now_ms);
         self.coalescing = Coalescing::new(self.now);
         self.requests.set_facts(connection.facts.clone());
@@ -36,13 +37,23 @@ impl Lane {
             return self.report_loss(LossReason::Io(error));
         }
         self.connection = Some(connection);
+        self.stall.connected();
         self.wake_rings();
         // What arrived together with the last answer of the probe.
         self.receive();
     }
 
-    /// Lets go of the connection; the requests wait for the next one.
-    fn drop_connection(&mut self) {
+    /// Lets go of the connection; the requests wait for the next one. The target may still carry out
+    /// what was sent on this one, so the other lanes have to wait, too.
+    pub(super) fn drop_connection(&mut self) {
+        let connection = self.connection.as_ref();
+        if connection.is_some_and(|c| c.session.tasks_in_flight() > 0) {
+            self.config.shared.barrier.raise(self.config.index);
+        }
+        self.forget_connection();
+    }
+
+    fn forget_connection(&mut self) {
         if let Some(connection) = self.connection.take() {
             self.reactor.forget(connection.transport.socket());
         }
@@ -52,7 +63,11 @@ impl Lane {
 
     pub(super) fn lose(&mut self, reason: LossReason) {
         if self.connection.is_some() {
-            self.drop_connection();
+            match reason {
+                // RFC 7143 section 11.15.1: the session is closed, and all of its tasks with it.
+                LossReason::LoggedOut { .. } => self.forget_connection(),
+                _ => self.drop_connection(),
+            }
             self.release_sent();
             self.report_loss(reason);
         }
@@ -161,8 +176,12 @@ impl Lane {
                 self.complete(completion);
             }
             Event::Async(event) => return self.handle_async(session, event),
+            Event::LoggedOut {
+                response: 0,
+                time2wait_s,
+            } => return Err(LossReason::LoggedOut { time2wait_s }),
             Event::LoggedOut { time2wait_s, .. } => {
-                return Err(LossReason::LoggedOut { time2wait_s });
+                return Err(LossReason::Dropped { time2wait_s });
             }
             Event::Rejected(reason) => {
                 log::warn!(

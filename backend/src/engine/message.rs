@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::record::DiskRecord;
 use iscsi_core::error::SessionError;
 use iscsi_core::session::Session;
 
@@ -75,6 +76,10 @@ pub(super) enum Message {
     GiveUpRings { reply: SyncSender<Vec<LaneRing>> },
     /// Serve this ring, which another lane had.
     AdoptRing(Box<LaneRing>),
+    /// Commands may go out again, on every session of the disk.
+    BarrierFell,
+    /// End your session, for this reason.
+    LoseSession(LossReason),
     /// Drain, log out, end.
     Close,
 }
@@ -94,13 +99,21 @@ pub(crate) enum LaneEvent {
         /// Why.
         reason: LossReason,
     },
+    /// Nobody serves this session any more, and the target may still run tasks of it: it has to be
+    /// told to end them. Until then no command of the disk goes out.
+    TasksLeft {
+        /// Which.
+        lane: usize,
+    },
 }
 
 impl LaneEvent {
     /// Which lane it is about.
     pub(crate) fn lane(&self) -> usize {
         match self {
-            Self::SessionWanted { lane } | Self::SessionLost { lane, .. } => *lane,
+            Self::SessionWanted { lane }
+            | Self::SessionLost { lane, .. }
+            | Self::TasksLeft { lane } => *lane,
         }
     }
 }
@@ -129,6 +142,16 @@ pub(crate) enum LossReason {
     /// A ring had to be given back while commands were in flight.
     #[error("requests were given up after the drain limit; the target must forget them")]
     Drained,
+    /// The guest has another disk than the one that the session leads to.
+    #[error(
+        "identity changed: the guest's disk is {expected}, as a former process left it; this is {found}"
+    )]
+    WrongDisk {
+        /// What the guest uses.
+        expected: Box<DiskRecord>,
+        /// What is behind the LUN now.
+        found: Box<DiskRecord>,
+    },
 }
 
 impl LossReason {
@@ -136,7 +159,7 @@ impl LossReason {
     pub(crate) fn time2wait_s(&self) -> u16 {
         match self {
             Self::Dropped { time2wait_s } | Self::LoggedOut { time2wait_s } => *time2wait_s,
-            Self::Io(_) | Self::Session(_) | Self::Drained => 0,
+            Self::Io(_) | Self::Session(_) | Self::Drained | Self::WrongDisk { .. } => 0,
         }
     }
 }
@@ -145,6 +168,6 @@ impl LossReason {
 pub(crate) type LaneReports = tokio::sync::mpsc::UnboundedSender<LaneEvent>;
 
 /// Reports; when nobody listens any more the process is ending.
-pub(super) fn report(reports: &LaneReports, event: LaneEvent) {
+pub(crate) fn report(reports: &LaneReports, event: LaneEvent) {
     let _ = reports.send(event);
 }

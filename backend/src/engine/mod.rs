@@ -17,6 +17,7 @@ pub(crate) mod message;
 mod polling;
 mod reactor;
 mod ring;
+mod stall;
 mod transport;
 #[cfg(test)]
 mod transport_tests;
@@ -30,13 +31,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::record::DiskRecord;
+use iscsi_core::disk::shared::SharedDisk;
 
-pub(crate) use self::message::{Connection, LaneEvent, LaneReports, LossReason};
+pub(crate) use self::message::{Connection, LaneEvent, LaneReports, LossReason, report};
 pub(crate) use self::transport::Transport;
 
 use self::lane::{Lane, LaneConfig};
 use self::mailbox::Mailbox;
-use self::message::{Message, report};
+use self::message::Message;
 use crate::device::rings::{RingOwner, RingSetup};
 use crate::guest_memory::GuestMemory;
 
@@ -70,14 +73,27 @@ pub(crate) struct EngineConfig {
     pub(crate) max_lanes: usize,
     /// The longest that a lane polls before it sleeps; zero for never.
     pub(crate) poll_limit: Duration,
+    /// How long requests wait for lost storage; `None` for ever.
+    pub(crate) io_timeout: Option<Duration>,
+    /// What the lanes share on the path of a request.
+    pub(crate) shared: Arc<SharedDisk>,
     /// Where lanes report to.
     pub(crate) reports: LaneReports,
+}
+
+/// How the lanes of a disk ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closed {
+    /// The target may still run tasks of ours: not every session could be ended in order.
+    pub(crate) tasks_left: bool,
 }
 
 /// All lanes of one disk.
 pub(crate) struct Engine {
     config: EngineConfig,
     state: Mutex<State>,
+    /// The disk that every session has to lead to.
+    expected: Mutex<DiskRecord>,
 }
 
 #[derive(Default)]
@@ -124,6 +140,7 @@ impl Engine {
     /// An engine whose lane 0 runs with the session of `connection`.
     pub(crate) fn start(config: EngineConfig, connection: Connection) -> io::Result<Arc<Self>> {
         let engine = Self {
+            expected: Mutex::new(DiskRecord::of(&config.facts)),
             config,
             state: Mutex::default(),
         };
@@ -133,9 +150,31 @@ impl Engine {
         Ok(Arc::new(engine))
     }
 
+    /// The disk that every session has to lead to.
+    pub(crate) fn expected_disk(&self) -> DiskRecord {
+        self.expected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Whether the target may still run tasks of a former session of this lane.
+    pub(crate) fn has_tasks_left(&self, lane: usize) -> bool {
+        self.config.shared.barrier.is_suspect(lane)
+    }
+
+    /// The target has ended all former tasks of this lane's session: it took a login with the same
+    /// ISID.
+    pub(crate) fn tasks_ended(&self, lane: usize) {
+        if self.config.shared.barrier.lower(lane) {
+            self.tell_all(|| Message::BarrierFell);
+        }
+    }
+
     /// Gives a lane the session that it waits for. One that is not there any more, or not yet
     /// wanted, has no use for it: it is closed.
     pub(crate) fn connect(&self, lane: usize, connection: Connection) {
+        self.tasks_ended(lane);
         if let Some(Some(lane)) = self.state().lanes.get(lane) {
             lane.mailbox.send(Message::Connected(Box::new(connection)));
         }
@@ -193,13 +232,16 @@ impl Engine {
     ///
     /// The lanes stay known meanwhile: a front-end that stops its rings now gets a lane's own
     /// answer or none, never one about a ring that is still being served.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self) -> Closed {
         let lanes = self.tell_lanes_to_close();
         let deadline = Instant::now() + DRAIN_LIMIT + LOGOUT_LIMIT;
         for ended in lanes {
             // The lane bounds itself; should it fail to end, it must not keep the process.
             let limit = deadline.saturating_duration_since(Instant::now());
             let _ = ended.recv_timeout(limit + Duration::from_millis(100));
+        }
+        Closed {
+            tasks_left: self.config.shared.barrier.is_raised(),
         }
     }
 
@@ -228,6 +270,8 @@ impl Engine {
             device_id: self.config.device_id,
             writeback,
             poll_limit: self.config.poll_limit,
+            io_timeout: self.config.io_timeout,
+            shared: Arc::clone(&self.config.shared),
             reports: self.config.reports.clone(),
         };
         let lane = Lane::new(config, Arc::clone(&mailbox))?;
@@ -364,6 +408,20 @@ impl RingOwner for Engine {
     fn set_writeback(&self, writeback: bool) {
         self.state().writeback = writeback;
         self.tell_all(|| Message::SetWriteback(writeback));
+    }
+
+    fn take_over(&self, disk: DiskRecord) {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = std::mem::replace(&mut *expected, disk.clone());
+        drop(expected);
+        if !disk.accepts(&found) {
+            self.tell_all(|| {
+                Message::LoseSession(LossReason::WrongDisk {
+                    expected: Box::new(disk.clone()),
+                    found: Box::new(found.clone()),
+                })
+            });
+        }
     }
 }
 

@@ -248,6 +248,11 @@ impl LaneRing {
         }
     }
 
+    /// Whether what is in flight outlives us.
+    pub(super) fn tracks_inflight(&self) -> bool {
+        self.queue.tracks_inflight()
+    }
+
     pub(super) fn pause(&mut self) {
         if matches!(self.life, Life::Running) {
             self.life = Life::Paused;

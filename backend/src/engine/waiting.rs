@@ -158,7 +158,8 @@ impl Lane {
             .flatten()
             .filter_map(LaneRing::drain_deadline);
         let closing = self.closing.as_ref().map(|closing| closing.deadline);
-        let deadline = drain.chain(closing).chain(receive_by).min();
+        let others = [closing, receive_by, self.stall.deadline()];
+        let deadline = drain.chain(others.into_iter().flatten()).min();
         let deadline = deadline.map(|at| at.saturating_duration_since(now));
         let limits = [core, deadline].into_iter().flatten();
         limits.min().unwrap_or(Duration::from_secs(3600))

@@ -48,6 +48,16 @@ impl Identity {
         self.designators.is_empty() && self.serial.is_empty()
     }
 
+    /// The designators, the most trustworthy first; those that nobody trusts come last.
+    pub(super) fn by_trust(&self) -> impl Iterator<Item = &Designator> {
+        let of_rank = |rank: usize| {
+            self.designators
+                .iter()
+                .filter(move |name| name.trust() == rank)
+        };
+        (0..=TRUST.len()).flat_map(of_rank)
+    }
+
     fn same_name(&self, other: &Self) -> bool {
         if self.designators.is_empty() && other.designators.is_empty() {
             return self.serial == other.serial;
@@ -67,6 +77,12 @@ impl Identity {
 }
 
 impl Designator {
+    /// Its place in [`TRUST`].
+    fn trust(&self) -> usize {
+        let place = TRUST.iter().position(|is_such| is_such(self));
+        place.unwrap_or(TRUST.len())
+    }
+
     fn is_locally_assigned(&self) -> bool {
         self.value
             .first()

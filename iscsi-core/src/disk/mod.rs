@@ -1,13 +1,17 @@
 //! A logical unit as a disk: what is known about it, and how block requests become commands.
 
+pub mod barrier;
+pub mod durability;
 pub mod facts;
 pub mod identity;
 pub mod limits;
 pub mod plan;
 pub mod probe;
 pub mod probe_error;
+pub mod record;
 pub mod request;
 pub mod requests;
+pub mod shared;
 
 #[cfg(test)]
 mod example;

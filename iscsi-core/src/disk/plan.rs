@@ -331,6 +331,20 @@ impl LunFacts {
             }
     }
 
+    /// Whether what an operation changed may be in a volatile cache only, when it has ended without a
+    /// SYNCHRONIZE CACHE.
+    pub fn may_be_volatile(&self, operation: BlockOperation, zeroing: Zeroing) -> bool {
+        self.write_cache
+            && match operation {
+                BlockOperation::Read | BlockOperation::Flush => false,
+                BlockOperation::Discard => true,
+                BlockOperation::Write { stable } => !(stable && self.fua),
+                BlockOperation::WriteZeroes { stable, .. } => {
+                    !(stable && self.fua && zeroing == Zeroing::Write)
+                }
+            }
+    }
+
     /// SYNCHRONIZE CACHE for the whole disk, in the form that the LUN implements.
     pub fn flush_command(&self) -> ScsiCommand {
         match self.sync_cache {

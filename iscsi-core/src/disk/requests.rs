@@ -12,11 +12,14 @@
 //!   was in flight is sent again in order of admission.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::durability::Loss;
 use super::facts::LunFacts;
 use super::plan::{Part, RequestFault, Zeroing};
 use super::request::{BlockOperation, Extent};
+use super::shared::SharedDisk;
 use crate::limits::{MAX_IMMEDIATE_RETRIES, RETRY_DELAY_MS};
 use crate::pdu::command::Response;
 use crate::scsi::sense::{Sense, SenseKey};
@@ -38,8 +41,8 @@ pub struct Requests {
     /// Requests that wait until a time before they are sent again; all wait equally long.
     deferred: VecDeque<(u64, RequestTag)>,
     admitted: u64,
-    /// A write that was called good and then failed: the next flush has to say so.
-    lost_write: Option<Sense>,
+    /// With the other sessions of the disk.
+    shared: Arc<SharedDisk>,
 }
 
 /// What became of a request that was to be admitted.
@@ -78,6 +81,9 @@ pub enum Failure {
     /// The cache was written out, but a write that had been called good was lost before.
     #[error("an earlier write was lost after it had been acknowledged: {0}")]
     LostWrite(Sense),
+    /// The same may be so: the target says that it lost power while there were writes in its cache.
+    #[error("the target lost power with acknowledged writes in its volatile cache: {0}")]
+    PowerLoss(Sense),
     /// GOOD status, but less data than asked for.
     #[error("the target moved {transferred_bytes} of {expected_bytes} bytes and called it good")]
     Short {
@@ -119,6 +125,8 @@ struct Slot {
     zeroing: Zeroing,
     /// What is to happen when the last answer is in, instead of going on.
     verdict: Option<Verdict>,
+    /// Its SYNCHRONIZE CACHE covers writes that no other flush does.
+    covers_writes: bool,
     immediate_retries: u32,
 }
 
@@ -167,8 +175,9 @@ enum Judgement {
 }
 
 impl Requests {
-    /// An empty table of `length` slots for the disk `facts` at the LUN field `lun`.
-    pub fn new(facts: LunFacts, lun: u64, length: usize) -> Self {
+    /// An empty table of `length` slots for the disk `facts` at the LUN field `lun`. `shared` is the
+    /// same for all sessions of the disk.
+    pub fn new(facts: LunFacts, lun: u64, length: usize, shared: Arc<SharedDisk>) -> Self {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         Self {
             zeroing: Zeroing::WriteSameUnmap,
@@ -179,7 +188,7 @@ impl Requests {
             to_submit: VecDeque::with_capacity(length as usize),
             deferred: VecDeque::with_capacity(length as usize),
             admitted: 0,
-            lost_write: None,
+            shared,
         }
     }
 
@@ -223,7 +232,7 @@ impl Requests {
             self.facts.check(operation, extent)?;
         }
         let is_done = match operation {
-            BlockOperation::Flush => !self.facts.write_cache && self.lost_write.is_none(),
+            BlockOperation::Flush => !self.facts.write_cache && !self.shared.durability.has_loss(),
             _ => extents.clone().next().is_none(),
         };
         let zeroing = self.best_zeroing(operation);
@@ -262,13 +271,17 @@ impl Requests {
         }
     }
 
-    /// Submits commands for as long as there are any and `session` takes them.
+    /// Submits commands for as long as there are any and `session` takes them; none while the
+    /// barrier of the disk is raised.
     pub fn submit_to(&mut self, session: &mut Session, now_ms: u64) {
         while let Some((due_ms, request)) = self.deferred.front().copied()
             && due_ms <= now_ms
         {
             self.deferred.pop_front();
             self.to_submit.push_back(request);
+        }
+        if self.shared.barrier.is_raised() {
+            return;
         }
         while let Some(request) = self.to_submit.front().copied() {
             let Some((scsi, progress)) = self.next_command(request) else {
@@ -285,9 +298,12 @@ impl Requests {
             {
                 return;
             }
+            let is_flush = progress.sync == Sync::Submitted;
+            let covers_writes = is_flush && self.shared.durability.flush_begins();
             if let Some(slot) = self.slot(request) {
                 slot.progress = progress;
                 slot.outstanding += 1;
+                slot.covers_writes |= covers_writes;
             }
             if self.is_all_submitted(request) {
                 self.to_submit.pop_front();
@@ -309,18 +325,29 @@ impl Requests {
     ) -> Option<Completion> {
         let operation = self.operation(request)?;
         let moves_guest_data = self.moves_guest_data(request, operation);
+        self.note_power_loss(outcome);
         match judge(outcome, moves_guest_data) {
             Judgement::Done => {}
             Judgement::Verdict(verdict) => self.decide(request, verdict),
             Judgement::DeferredError(sense) => {
                 if sense.key != SenseKey::RECOVERED_ERROR {
-                    self.lost_write = Some(sense);
+                    self.shared.durability.lose(Loss::Deferred(sense));
                 }
                 self.decide(request, Verdict::Again { delayed: false });
             }
             Judgement::Refused(sense) => self.refused(request, operation, sense),
         }
         self.answered(request, now_ms)
+    }
+
+    /// A target that was without power has lost what was in its volatile cache.
+    fn note_power_loss(&self, outcome: &Outcome) {
+        if outcome.scsi_status() == ScsiStatus::CHECK_CONDITION.0
+            && let Some(sense) = Sense::parse(outcome.sense.as_bytes())
+            && sense.tells_of_power_loss()
+        {
+            self.shared.durability.power_lost(sense);
+        }
     }
 
     /// Whether the target has to move every byte: the data of the guest, or zeros in its place. For
@@ -369,16 +396,17 @@ impl Requests {
         self.to_submit.make_contiguous().sort_unstable_by_key(order);
     }
 
-    /// Ends a request that will not be carried out. Only after [`Requests::session_lost`], so
-    /// that no command of it is in flight. `false` when it had ended already.
+    /// Ends a request that will not be carried out. `false` when it had ended already, or has
+    /// commands in flight: after [`Requests::session_lost`] none has.
     pub fn abandon(&mut self, request: RequestTag) -> bool {
-        if self.operation(request).is_none() {
+        let has_commands = |slot: &Slot| slot.outstanding > 0;
+        let is_busy = self.slots.get(request.0 as usize).is_none_or(has_commands);
+        if is_busy || self.operation(request).is_none() {
             return false;
         }
         self.to_submit.retain(|waiting| *waiting != request);
         self.deferred.retain(|(_, waiting)| *waiting != request);
         if let Some(slot) = self.slot(request) {
-            debug_assert_eq!(slot.outstanding, 0);
             slot.state = State::Ended;
         }
         true
@@ -525,20 +553,34 @@ impl Requests {
             self.to_submit.push_back(request);
             return None;
         }
-        let synced = slot.progress.sync == Sync::Submitted;
-        match self.lost_write.take_if(|_| synced) {
-            Some(sense) => self.end(request, Err(Failure::LostWrite(sense))),
-            None => self.end(request, Ok(())),
+        if slot.progress.sync == Sync::Submitted {
+            slot.covers_writes = false;
+            if let Some(loss) = self.shared.durability.take_loss() {
+                return self.end(request, Err(loss.into()));
+            }
+        } else if self.facts.may_be_volatile(operation, zeroing) {
+            self.shared.durability.written();
         }
+        self.end(request, Ok(()))
     }
 
     /// Takes a living request back to its beginning.
     fn restart(&mut self, request: RequestTag) {
         if let Some(operation) = self.operation(request) {
             let zeroing = self.best_zeroing(operation);
+            self.flush_undone(request);
             if let Some(slot) = self.slot(request) {
                 slot.start(zeroing);
             }
+        }
+    }
+
+    /// If a SYNCHRONIZE CACHE of `request` was submitted, it has not ended well.
+    fn flush_undone(&mut self, request: RequestTag) {
+        if let Some(slot) = self.slot(request)
+            && core::mem::take(&mut slot.covers_writes)
+        {
+            self.shared.durability.written();
         }
     }
 
@@ -557,8 +599,18 @@ impl Requests {
     }
 
     fn end(&mut self, request: RequestTag, result: Result<(), Failure>) -> Option<Completion> {
+        self.flush_undone(request);
         self.slot(request)?.state = State::Ended;
         Some(Completion { request, result })
+    }
+}
+
+impl From<Loss> for Failure {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::Deferred(sense) => Self::LostWrite(sense),
+            Loss::Power(sense) => Self::PowerLoss(sense),
+        }
     }
 }
 
@@ -581,6 +633,7 @@ impl Slot {
             outstanding: 0,
             zeroing: Zeroing::Write,
             verdict: None,
+            covers_writes: false,
             immediate_retries: 0,
         }
     }

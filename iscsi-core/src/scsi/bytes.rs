@@ -1,7 +1,7 @@
 //! Big-endian fields of parameter data, which may end anywhere.
 
 /// The byte at `offset`, if it arrived.
-pub(super) fn byte_at(data: &[u8], offset: usize) -> Option<u8> {
+pub(crate) fn byte_at(data: &[u8], offset: usize) -> Option<u8> {
     data.get(offset).copied()
 }
 
@@ -11,12 +11,12 @@ pub(super) fn be16_at(data: &[u8], offset: usize) -> Option<u16> {
 }
 
 /// The four-byte field at `offset`, if all of it arrived.
-pub(super) fn be32_at(data: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn be32_at(data: &[u8], offset: usize) -> Option<u32> {
     array_at(data, offset).map(u32::from_be_bytes)
 }
 
 /// The eight-byte field at `offset`, if all of it arrived.
-pub(super) fn be64_at(data: &[u8], offset: usize) -> Option<u64> {
+pub(crate) fn be64_at(data: &[u8], offset: usize) -> Option<u64> {
     array_at(data, offset).map(u64::from_be_bytes)
 }
 

@@ -166,6 +166,17 @@ impl Sense {
         )
     }
 
+    /// Whether a volatile cache has lost what was in it: POWER ON OCCURRED (29h/01h) or DEVICE INTERNAL
+    /// RESET (29h/04h).
+    ///
+    /// 29h/00h is not enough: it says "power on, reset, or bus device reset", and many targets say
+    /// so on every new session. Nor are the resets that somebody asked for (29h/02h, /03h), which
+    /// leave a cache as it is (SAM-6, "Conditions resulting from SCSI events").
+    pub fn tells_of_power_loss(&self) -> bool {
+        self.is(SenseKey::UNIT_ATTENTION, 0x29, 0x01)
+            || self.is(SenseKey::UNIT_ATTENTION, 0x29, 0x04)
+    }
+
     fn is(&self, key: SenseKey, asc: u8, ascq: u8) -> bool {
         !self.deferred && (self.key, self.asc, self.ascq) == (key, asc, ascq)
     }

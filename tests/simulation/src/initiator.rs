@@ -6,10 +6,12 @@
 //! engine does today, a command that is late is aborted, and the connection then dropped.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use iscsi_core::crc32c::Crc32c;
 use iscsi_core::disk::request::{BlockOperation, Extent};
 use iscsi_core::disk::requests::{Admitted, Completion, Requests};
+use iscsi_core::disk::shared::SharedDisk;
 use iscsi_core::login::negotiated::Negotiated;
 use iscsi_core::pdu::async_message::AsyncEvent;
 use iscsi_core::session::{Event, Placement, Received, RequestTag, Session, Transmit};
@@ -94,10 +96,10 @@ enum Stop {
 
 impl Lane {
     /// A lane without a session.
-    pub fn new(index: usize, settings: &Settings) -> Self {
+    pub fn new(index: usize, settings: &Settings, shared: Arc<SharedDisk>) -> Self {
         Self {
             index,
-            requests: Requests::new(settings.facts.clone(), 0, settings.depth),
+            requests: Requests::new(settings.facts.clone(), 0, settings.depth, shared),
             slots: (0..settings.depth).map(|_| Slot::default()).collect(),
             connection: None,
             login_at_ms: 0,

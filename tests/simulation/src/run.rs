@@ -1,6 +1,9 @@
 //! One seed, from its first request to its last.
 
+use std::sync::Arc;
+
 use iscsi_core::disk::request::{BlockOperation, Extent};
+use iscsi_core::disk::shared::SharedDisk;
 
 use crate::Failure;
 use crate::faults::{Chaos, Fault, Faults};
@@ -52,11 +55,12 @@ pub fn run(seed: u64, faults: &Faults, is_verbose: bool) -> Result<Report, Failu
     chaos.vary();
     let settings = Settings::new(&mut chaos.rng);
     chaos.tell(|| format!("{settings:?}"));
+    let shared = Arc::<SharedDisk>::default();
     let mut world = World {
         judge: Judge::new(settings.sectors, settings.facts.write_cache),
         target: Target::new(&settings),
         lanes: (0..settings.lanes)
-            .map(|index| Lane::new(index, &settings))
+            .map(|index| Lane::new(index, &settings, Arc::clone(&shared)))
             .collect(),
         links: (0..settings.lanes).map(|_| None).collect(),
         now_ms: 1_000,

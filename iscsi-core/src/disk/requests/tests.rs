@@ -1,6 +1,7 @@
 //! The table with a real session and a small model of a target, which answers in any order.
 
 use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -92,6 +93,8 @@ enum Reply {
     /// CHECK CONDITION with response code, sense key, additional sense code.
     Sense(u8, u8, u8),
     NoSense,
+    /// CHECK CONDITION with a unit attention: additional sense code and qualifier.
+    Attention(u8, u8),
     Status(u8),
     /// GOOD, but with one block less than asked for.
     Short,
@@ -100,6 +103,14 @@ enum Reply {
 }
 
 const UNIT_ATTENTION: Reply = Reply::Sense(0x70, 6, 0x29);
+const POWER_ON: Reply = Reply::Attention(0x29, 0x01);
+const LOST_POWER: Sense = Sense {
+    deferred: false,
+    key: SenseKey::UNIT_ATTENTION,
+    asc: 0x29,
+    ascq: 0x01,
+    information: None,
+};
 const ABORTED: Reply = Reply::Sense(0x70, 0xb, 0);
 const RECOVERED: Reply = Reply::Sense(0x70, 1, 0x18);
 const MEDIUM_ERROR: Reply = Reply::Sense(0x70, 3, 0x11);
@@ -217,6 +228,11 @@ impl Target {
                 response[3] = 2;
                 Vec::new()
             }
+            Reply::Attention(asc, ascq) => {
+                response[3] = 2;
+                let sense = [0x72, 6, asc, ascq, 0, 0, 0, 0];
+                [&[0, 8][..], &sense].concat()
+            }
             Reply::Sense(code, key, asc) => {
                 response[3] = 2;
                 let ascq = u8::from(asc == 0x04);
@@ -268,7 +284,7 @@ struct Bench {
 impl Bench {
     fn new(facts: LunFacts, length: usize, window: u32) -> Self {
         Self {
-            requests: Requests::new(facts, 0, length),
+            requests: Requests::new(facts, 0, length, Arc::default()),
             session: Session::new(negotiated(window), crc32c::crc32c_append, 0),
             target: Target::new(window),
             now_ms: 0,
@@ -1026,5 +1042,99 @@ proptest! {
             }
         }
         model.settle();
+    }
+}
+
+#[test]
+fn nothing_is_submitted_while_the_barrier_is_raised() {
+    let mut bench = Bench::wide(facts());
+    let before = bench.admit(WRITE, &[blocks(0, 1)]);
+    bench.requests.shared.barrier.raise(7);
+    let after = bench.admit(WRITE, &[blocks(0, 1)]);
+    assert_eq!(bench.target.asked.len(), 1);
+    assert!(bench.requests.has_backlog());
+    assert_eq!(bench.answer(0, Reply::Good), done(before));
+    assert!(bench.target.asked.is_empty());
+    assert!(bench.requests.shared.barrier.lower(7));
+    bench.turn();
+    assert_eq!(bench.answer(0, Reply::Good), done(after));
+}
+
+#[test]
+fn a_request_with_commands_in_flight_is_not_abandoned_and_one_that_waits_is() {
+    let mut bench = Bench::wide(facts());
+    let sent = bench.admit(WRITE, &[blocks(0, 1)]);
+    bench.requests.shared.barrier.raise(0);
+    let waiting = bench.admit(WRITE, &[blocks(0, 1)]);
+    assert!(!bench.requests.abandon(sent));
+    assert!(bench.requests.abandon(waiting));
+    assert!(!bench.requests.abandon(waiting));
+    bench.requests.release(waiting);
+    bench.requests.session_lost();
+    assert!(bench.requests.abandon(sent));
+}
+
+/// A target that says that it lost its power, with the answer to a read.
+fn lose_power(bench: &mut Bench) {
+    let read = bench.admit(BlockOperation::Read, &[blocks(0, 1)]);
+    assert_eq!(bench.answer(0, POWER_ON), None);
+    assert_eq!(bench.answer(0, Reply::Good), done(read));
+}
+
+fn flush(bench: &mut Bench) -> Result<(), Failure> {
+    bench.admit(BlockOperation::Flush, &[]);
+    bench.answer(0, Reply::Good).unwrap().result
+}
+
+#[test]
+fn the_flush_after_a_loss_of_power_fails_when_there_were_unflushed_writes() {
+    let mut bench = Bench::wide(facts());
+    lose_power(&mut bench);
+    assert_eq!(flush(&mut bench), Ok(()));
+    let write = bench.admit(WRITE, &[blocks(0, 1)]);
+    assert_eq!(bench.answer(0, Reply::Good), done(write));
+    lose_power(&mut bench);
+    let failed = flush(&mut bench);
+    assert!(matches!(failed, Err(Failure::PowerLoss(_))), "{failed:?}");
+    assert_eq!(flush(&mut bench), Ok(()));
+    // That flush had been told of nothing new.
+    lose_power(&mut bench);
+    assert_eq!(flush(&mut bench), Ok(()));
+}
+
+#[test]
+fn a_flush_that_failed_leaves_the_writes_before_it_unflushed() {
+    let lost_with_session = |bench: &mut Bench| bench.requests.session_lost();
+    let refused = |bench: &mut Bench| {
+        assert!(bench.answer(0, MEDIUM_ERROR).unwrap().result.is_err());
+    };
+    for end in [lost_with_session as fn(&mut Bench), refused] {
+        let mut bench = Bench::wide(facts());
+        let write = bench.admit(WRITE, &[blocks(0, 1)]);
+        assert_eq!(bench.answer(0, Reply::Good), done(write));
+        bench.admit(BlockOperation::Flush, &[]);
+        end(&mut bench);
+        assert!(bench.requests.shared.durability.power_lost(LOST_POWER));
+    }
+}
+
+#[test]
+fn only_writes_that_may_be_in_a_cache_can_be_lost_with_it() {
+    let stable = BlockOperation::Write { stable: true };
+    for (write_cache, operation, is_lost) in [
+        (true, WRITE, true),
+        (true, stable, false),
+        (false, WRITE, false),
+        (true, BlockOperation::Read, false),
+    ] {
+        let mut bench = Bench::wide(LunFacts {
+            write_cache,
+            fua: true,
+            ..facts()
+        });
+        bench.admit(operation, &[blocks(0, 1)]);
+        bench.settle();
+        let lost = bench.requests.shared.durability.power_lost(LOST_POWER);
+        assert_eq!(lost, is_lost, "{operation:?}, cache: {write_cache}");
     }
 }
