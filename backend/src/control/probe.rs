@@ -6,6 +6,7 @@ use iscsi_core::login::settings::Isid;
 use iscsi_core::scsi::command::ScsiAnswer;
 use iscsi_core::scsi::lun::{Lun, LunAddress};
 use iscsi_core::scsi::report_luns::{self, FIRST_LENGTH_BYTES, MAX_LENGTH_BYTES};
+use iscsi_core::scsi::sense::Sense;
 use iscsi_core::scsi::status::ScsiStatus;
 
 use super::commands::Commands;
@@ -24,6 +25,8 @@ pub(super) struct Probed {
     pub(super) lun: u64,
     /// What REPORT LUNS told, empty when the target refused it.
     pub(super) luns: Vec<Lun>,
+    /// The target said that it lost its power.
+    pub(super) power_loss: Option<Sense>,
     /// The portals that sent us on.
     pub(super) redirects: Vec<Portal>,
 }
@@ -54,6 +57,7 @@ async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlEr
     let mut commands = Commands::new(logged_in);
     let reported = report_luns(&mut commands).await?;
     let lun = lun_field(url.lun, &reported);
+    let mut power_loss = None;
     let mut probe = Probe::new();
     let facts = loop {
         match probe.next() {
@@ -62,6 +66,8 @@ async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlEr
                 let answer = commands.run(lun, command).await?;
                 let status = answer.outcome.scsi_status();
                 let sense = answer.outcome.sense;
+                // A unit attention is reported once: to the probe, of all commands.
+                power_loss = power_loss.or_else(|| power_loss_in(status, sense.as_bytes()));
                 let answer = ScsiAnswer {
                     status,
                     sense: sense.as_bytes(),
@@ -82,8 +88,14 @@ async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlEr
         facts,
         lun,
         luns,
+        power_loss,
         redirects,
     })
+}
+
+fn power_loss_in(status: u8, sense: &[u8]) -> Option<Sense> {
+    let sense = Sense::parse(sense).filter(|_| ScsiStatus(status) == ScsiStatus::CHECK_CONDITION);
+    sense.filter(Sense::tells_of_power_loss)
 }
 
 /// The LUN field: in the format in which the target itself reports the LUN, else in the usual one.

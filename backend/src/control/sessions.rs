@@ -23,6 +23,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between tries.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
+/// What a session that ends as soon as it is there, again and again, is most likely to mean.
+const DISPLACED: &str = " after a while: sessions end as soon as they are there; does another initiator \
+                         use our name and ISID?";
+
 /// What every login of the disk's sessions needs.
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -139,8 +143,9 @@ impl Sessions {
     /// A session was lost: the same one is made again, for as long as it takes.
     async fn reopen(&self, engine: &Engine, lane: usize, reason: &LossReason, pause: Duration) {
         log::warn!(
-            "session {lane} of {} is lost: {reason}; logging in again",
-            self.disk.target
+            "session {lane} of {} is lost: {reason}; logging in again{}",
+            self.disk.target,
+            if pause.is_zero() { "" } else { DISPLACED }
         );
         let time2wait = Duration::from_secs(reason.time2wait_s().into());
         tokio::time::sleep(time2wait.min(LAST_PAUSE).max(pause)).await;
@@ -165,6 +170,9 @@ impl Sessions {
     async fn connect(&self, engine: &Engine, lane: usize) -> Result<(), ControlError> {
         let probed = self.log_in(self.names.isid(lane)).await?;
         self.check_disk(&probed, &engine.expected_disk())?;
+        if let Some(sense) = probed.power_loss {
+            engine.power_lost(sense);
+        }
         let portal = probed.commands.portal().clone();
         let facts = LunFacts {
             write_protected: probed.facts.write_protected || self.disk.read_only,

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::record::DiskRecord;
 use iscsi_core::disk::shared::SharedDisk;
+use iscsi_core::scsi::sense::Sense;
 
 pub(crate) use self::message::{Connection, LaneEvent, LaneReports, LossReason, report};
 pub(crate) use self::transport::Transport;
@@ -156,6 +157,17 @@ impl Engine {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The target says that it lost its power: what was in its cache may be gone, and the next flush
+    /// has to say so.
+    pub(crate) fn power_lost(&self, sense: Sense) {
+        if self.config.shared.durability.power_lost(sense) {
+            log::error!(
+                "the target says that it lost power ({sense}) while it had acknowledged writes in its \
+                 volatile cache: the next flush fails"
+            );
+        }
     }
 
     /// Whether the target may still run tasks of a former session of this lane.

@@ -11,6 +11,8 @@ pub struct Sense {
     pub ascq: u8,
     /// Descriptor format, whatever the target's configuration says.
     pub descriptor: bool,
+    /// Of an earlier command, whose status was GOOD.
+    pub deferred: bool,
 }
 
 impl Sense {
@@ -56,6 +58,7 @@ impl Sense {
             asc,
             ascq,
             descriptor: false,
+            deferred: false,
         }
     }
 
@@ -68,13 +71,27 @@ impl Sense {
         }
     }
 
-    /// The sense data, current errors.
+    /// The same as a deferred error: of an earlier command, while this one is not carried out.
+    #[must_use]
+    pub const fn deferred(self) -> Self {
+        Self {
+            deferred: true,
+            ..self
+        }
+    }
+
+    /// The sense data; response codes of SPC-5, "Sense data".
     pub(crate) fn encode(self, descriptor: bool) -> Vec<u8> {
+        let deferred = u8::from(self.deferred);
         if descriptor || self.descriptor {
-            return vec![0x72, self.key, self.asc, self.ascq, 0, 0, 0, 0];
+            return vec![0x72 + deferred, self.key, self.asc, self.ascq, 0, 0, 0, 0];
         }
         let mut data = vec![0; 18];
-        crate::bytes::put(&mut data, 0, &[0x70, 0, self.key, 0, 0, 0, 0, 10]);
+        crate::bytes::put(
+            &mut data,
+            0,
+            &[0x70 + deferred, 0, self.key, 0, 0, 0, 0, 10],
+        );
         crate::bytes::put(&mut data, 12, &[self.asc, self.ascq]);
         data
     }
@@ -94,5 +111,7 @@ mod tests {
         assert_eq!(usize::from(fixed[7]) + 8, fixed.len());
         let descriptor = Sense::MISCOMPARE.in_descriptor_format().encode(false);
         assert_eq!(descriptor[..4], [0x72, 0x0e, 0x1d, 0]);
+        assert_eq!(Sense::MISCOMPARE.deferred().encode(false)[0], 0x71);
+        assert_eq!(Sense::MISCOMPARE.deferred().encode(true)[0], 0x73);
     }
 }
