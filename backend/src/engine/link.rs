@@ -170,7 +170,7 @@ impl Lane {
                     self.config.index
                 );
             }
-            Event::AbortDone { .. } => {}
+            Event::AbortDone { .. } | Event::ResetDone { .. } => {}
         }
         Ok(())
     }

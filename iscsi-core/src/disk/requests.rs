@@ -275,14 +275,12 @@ impl Requests {
                 self.to_submit.pop_front();
                 continue;
             };
-            if session
-                .submit(Command {
-                    request,
-                    lun: self.lun,
-                    scsi,
-                })
-                .is_err()
-            {
+            let command = Command {
+                request,
+                lun: self.lun,
+                scsi,
+            };
+            if session.submit(command, now_ms).is_err() {
                 return;
             }
             if let Some(slot) = self.slot(request) {
