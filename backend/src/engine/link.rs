@@ -3,11 +3,12 @@
 use std::io;
 
 use iscsi_core::error::SessionError;
+use iscsi_core::limits::RECONCILE_MS;
 use iscsi_core::pdu::async_message::AsyncEvent;
-use iscsi_core::session::{Event, Received, RequestTag, Session};
+use iscsi_core::session::{Event, Received, RequestTag, Session, Timeouts};
 
 use super::coalescing::Coalescing;
-use super::lane::Lane;
+use super::lane::{Lane, in_ms};
 use super::message::{Connection, LaneEvent, LossReason, report};
 use super::reactor::Token;
 use super::transport::{Arrived, Sink, is_worth_placing};
@@ -25,7 +26,10 @@ impl Lane {
     pub(super) fn connect(&mut self, mut connection: Box<Connection>) {
         // The target has ended what was in flight on it, when it took the login.
         self.forget_connection();
-        connection.session.set_clock(self.now_ms);
+        let session = &mut connection.session;
+        session.set_clock(self.now_ms);
+        session.set_command_timeout_ms(self.config.command_timeout.map(in_ms));
+        session.set_resets_after_abort(self.config.lun_reset);
         self.coalescing = Coalescing::new(self.now);
         self.requests.set_facts(connection.facts.clone());
         let socket = connection.transport.socket();
@@ -170,6 +174,10 @@ impl Lane {
             Event::CommandDone { request, outcome } => {
                 let completion = self.requests.command_done(request, &outcome, now_ms);
                 self.complete(completion);
+                if self.requests.take_tasks_cleared() {
+                    session.expect_answers_by(now_ms + RECONCILE_MS);
+                    self.report_tasks_cleared();
+                }
             }
             Event::CommandRejected { request, reason } => {
                 let completion = self.requests.command_rejected(request, reason, now_ms);
@@ -189,9 +197,36 @@ impl Lane {
                     self.config.index
                 );
             }
-            Event::AbortDone { .. } => {}
+            Event::AbortDone { request, response } => {
+                match self.requests.command_aborted(request, response, now_ms) {
+                    Ok(completion) => self.complete(completion),
+                    // What follows is the answer to the reset.
+                    Err(_) if session.is_resetting() => {}
+                    Err(refused) => return Err(LossReason::AbortRefused(refused)),
+                }
+            }
+            Event::ResetDone { response } => {
+                self.report_tasks_cleared();
+                return Err(LossReason::LunReset(response));
+            }
         }
         Ok(())
+    }
+
+    /// The other sessions of the disk have to know: which of them is told is the target's affair.
+    fn report_tasks_cleared(&self) {
+        let lane = self.config.index;
+        report(&self.config.reports, LaneEvent::TasksCleared { lane });
+    }
+
+    /// What is in flight may have been ended without an answer: what is not answered soon is asked
+    /// after.
+    pub(super) fn reconcile(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection
+                .session
+                .expect_answers_by(self.now_ms + RECONCILE_MS);
+        }
     }
 
     fn handle_async(&self, session: &mut Session, event: AsyncEvent) -> Result<(), LossReason> {
@@ -218,8 +253,25 @@ impl Lane {
         let Some(connection) = &mut self.connection else {
             return;
         };
-        if let Err(error) = connection.session.handle_timeout(now_ms) {
-            self.lose(error.into());
+        match connection.session.handle_timeout(now_ms) {
+            Ok(timeouts) => self.log_timeouts(timeouts),
+            Err(error) => self.lose(error.into()),
+        }
+    }
+
+    fn log_timeouts(&mut self, timeouts: Timeouts) {
+        let lane = self.config.index;
+        if timeouts.timed_out > 0
+            && let Some(left_out) = self.log_limit.pass(self.now_ms)
+        {
+            log::warn!(
+                "lane {lane}: {} commands are not answered in time; the target is asked to end them, \
+                 then they are sent again{left_out}",
+                timeouts.timed_out
+            );
+        }
+        if timeouts.resetting {
+            log::warn!("lane {lane}: the target does not end a late command: resetting the LUN");
         }
     }
 

@@ -322,7 +322,7 @@ impl Lane {
             Event::Async(AsyncEvent::ConnectionDrop { .. }) | Event::LoggedOut { .. } => {
                 Err(Stop::Lost(format!("{event:?}")))
             }
-            Event::Async(_) | Event::Rejected(_) => {
+            Event::Async(_) | Event::Rejected(_) | Event::ResetDone { .. } => {
                 Err(Stop::Broken(format!("nobody caused {event:?}")))
             }
         }
