@@ -201,7 +201,7 @@ impl Lane {
                 match self.requests.command_aborted(request, response, now_ms) {
                     Ok(completion) => self.complete(completion),
                     // What follows is the answer to the reset.
-                    Err(_) if session.is_resetting() => {}
+                    Err(refused) if session.is_resetting() => self.log_reset(&refused),
                     Err(refused) => return Err(LossReason::AbortRefused(refused)),
                 }
             }
@@ -271,8 +271,13 @@ impl Lane {
             );
         }
         if timeouts.resetting {
-            log::warn!("lane {lane}: the target does not end a late command: resetting the LUN");
+            self.log_reset(&"the target does not answer an ABORT TASK");
         }
+    }
+
+    fn log_reset(&self, reason: &dyn std::fmt::Display) {
+        let lane = self.config.index;
+        log::warn!("lane {lane}: {reason}: resetting the LUN");
     }
 
     /// Submits and sends all that is due.
