@@ -14,12 +14,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use rustix::fs::{
-    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create,
-};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use vm_memory::{FileOffset, GuestAddress};
 
-use super::filter::is_shorter;
+use super::file_length::{is_shorter, keeps_its_length};
 use super::message::Message;
 use super::queue::MAX_QUEUE_SIZE;
 use crate::crash_point::{CrashPoint, reach};
@@ -223,7 +221,9 @@ impl InflightRegion {
                 needed_bytes: queues_bytes,
             });
         }
-        seal(&file)?;
+        if !keeps_its_length(&file) {
+            return Err(InflightError::Unsealed);
+        }
         let has_trailer = length_bytes - queues_bytes as u64 >= TRAILER_BYTES as u64;
         let mapped_bytes = queues_bytes + if has_trailer { TRAILER_BYTES } else { 0 };
         let memory = map(file, description.mmap_offset, mapped_bytes)?;
@@ -283,15 +283,6 @@ impl InflightRegion {
             }
         }
     }
-}
-
-/// Makes sure that the file keeps its length: a page beyond its end would be a SIGBUS.
-fn seal(file: &OwnedFd) -> Result<(), InflightError> {
-    let is_sealed = |seals: SealFlags| seals.contains(SealFlags::SHRINK);
-    if fcntl_get_seals(file).is_ok_and(is_sealed) {
-        return Ok(());
-    }
-    fcntl_add_seals(file, SealFlags::SHRINK).map_err(|_| InflightError::Unsealed)
 }
 
 /// Maps the region as memory at address 0. Its file is sealed, and so stays as long as it is now.

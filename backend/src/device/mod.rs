@@ -10,6 +10,7 @@ pub mod channel;
 mod channel_tests;
 pub mod config_space;
 pub mod features;
+mod file_length;
 mod filter;
 pub mod inflight;
 #[cfg(test)]
