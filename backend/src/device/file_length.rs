@@ -7,6 +7,8 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat};
 
+use crate::memory_watch::huge_page_bytes;
+
 /// Whether the file can never become shorter: it is sealed (memfd_create(2), File sealing), now if
 /// it was not before. Files other than memfds, and memfds that were made without sealing, cannot be.
 pub(super) fn keeps_its_length(file: impl AsFd) -> bool {
@@ -20,6 +22,11 @@ pub(super) fn is_shorter(file: impl AsFd, end: u64) -> bool {
         let plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         plain && u64::try_from(stat.st_size).unwrap_or(0) < end
     })
+}
+
+/// Whether a mapping of this length ends within a huge page, and so could never be unmapped.
+pub(super) fn ends_within_a_page(file: impl AsFd, length_bytes: u64) -> bool {
+    huge_page_bytes(file).is_some_and(|page_bytes| !length_bytes.is_multiple_of(page_bytes as u64))
 }
 
 #[cfg(test)]
@@ -53,6 +60,19 @@ mod tests {
             fcntl_add_seals(&file, seals).unwrap();
             assert_eq!(keeps_its_length(&file), good, "{seals:?}");
         }
+    }
+
+    #[test]
+    fn only_whole_huge_pages_can_be_mapped_but_any_length_of_others() {
+        let huge = memfd_create("memory", MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB).unwrap();
+        for (length_bytes, bad) in [(4096, true), (2 << 20, false), (3 << 20, true)] {
+            assert_eq!(
+                ends_within_a_page(&huge, length_bytes),
+                bad,
+                "{length_bytes}"
+            );
+        }
+        assert!(!ends_within_a_page(memfd(MemfdFlags::empty()), 100));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! - regions longer than their file, which would be a SIGBUS at the first touch. Files that can be
 //!   sealed are sealed first, so that they stay as long as they are; what becomes of the others is
 //!   `memory_watch`'s to say;
+//! - regions that end within a huge page, whose mapping could never be undone;
 //! - more regions than the slots that were advertised: ADD_MEM_REG does not count, and each holds a
 //!   file descriptor;
 //! - ring sizes that are no power of two, which the crate ignores and reports as done.
@@ -23,7 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use vhost::vhost_user::message::FrontendReq as Code;
 
 use super::backend::protocol_features;
-use super::file_length::{is_shorter, keeps_its_length};
+use super::file_length::{ends_within_a_page, is_shorter, keeps_its_length};
 use super::message::{Message, MessageError};
 use super::queue::MAX_QUEUE_SIZE;
 
@@ -162,6 +163,9 @@ impl Region {
         let (Some(_), Some(_), Some(file_end)) = ends else {
             return Some("a region that wraps around");
         };
+        if ends_within_a_page(file, self.size_bytes) {
+            return Some("a region that ends within a huge page");
+        }
         if !keeps_its_length(file) {
             log::debug!(
                 "the memory at guest address {:#x} is a file that the front-end could truncate",

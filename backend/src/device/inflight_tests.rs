@@ -10,6 +10,7 @@ use super::inflight::{Description, InflightRegion, create};
 use super::message::Message;
 use super::queue::SplitQueue;
 use super::test_ring::TestRing;
+use crate::memory_watch::MemoryLoss;
 
 const SIZE: u16 = 16;
 /// Where the state of descriptor 0 is, the used index, and the version.
@@ -31,7 +32,7 @@ impl Kept {
 
     fn region(&self) -> InflightRegion {
         let file = self.file.try_clone().unwrap();
-        InflightRegion::adopt(self.description, vec![file], 1).unwrap()
+        InflightRegion::adopt(self.description, vec![file], 1, &MemoryLoss::new().unwrap()).unwrap()
     }
 
     /// The next process.
@@ -77,7 +78,8 @@ fn says_in_24_bytes_what_it_was_told() {
 #[test]
 fn has_room_for_exactly_the_queues_that_were_asked_for() {
     let (description, file) = create(description(0, 2, 128), 2).unwrap();
-    let region = InflightRegion::adopt(description, vec![file], 2).unwrap();
+    let region =
+        InflightRegion::adopt(description, vec![file], 2, &MemoryLoss::new().unwrap()).unwrap();
     for (queue, size, good) in [
         (0, 128, true),
         (1, 64, true),

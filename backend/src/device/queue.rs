@@ -268,6 +268,9 @@ impl SplitQueue {
         }
         let entry = RING + AVAIL_ELEMENT_BYTES * self.slot(self.next_avail);
         let head = parts.avail_ring.load_u16(entry, Ordering::Relaxed);
+        if self.give_up_lost_memory() {
+            return Ok(None);
+        }
         if let Err(error) = self.check_count(available) {
             self.parts = None;
             return Err(error);
@@ -282,6 +285,17 @@ impl SplitQueue {
             inflight.mark(head);
         }
         Ok(Some(head))
+    }
+
+    /// Gives the ring up if memory of its front-end was lost; `true` if so. To be asked after
+    /// descriptors were read: they may have been zeros. What is completed from now on is shown to
+    /// nobody, and stays marked as in flight.
+    pub fn give_up_lost_memory(&mut self) -> bool {
+        let is_lost = self.memory.is_lost();
+        if is_lost {
+            self.parts = None;
+        }
+        is_lost
     }
 
     /// A ring of n entries has n buffers in all, available or in flight, each with a descriptor.
@@ -329,6 +343,8 @@ impl SplitQueue {
     /// Shows the driver all completed buffers at once. Returns whether it wants to be notified.
     #[must_use = "a driver that is not notified may wait for ever"]
     pub fn publish(&mut self) -> bool {
+        // The data and the status bytes may not have arrived.
+        self.give_up_lost_memory();
         let Some(parts) = &self.parts else {
             return false;
         };
@@ -341,6 +357,10 @@ impl SplitQueue {
             .used_ring
             .store_u16(INDEX, self.next_used, Ordering::Release);
         self.published_used = self.next_used;
+        if self.memory.is_lost() {
+            // Nor may the index have: the marks stay.
+            return false;
+        }
         // The driver writes its wish and then reads the index; we write the index and then read
         // its wish. Without a full barrier both could read the old value (2.7.10).
         fence(Ordering::SeqCst);
@@ -427,6 +447,7 @@ fn passed(event: u16, before: u16, after: u16) -> bool {
 mod tests {
     use super::super::test_ring::{MEMORY_BYTES, TestRing, USED_RING};
     use super::*;
+    use crate::guest_memory::MemoryTable;
     use proptest::prelude::*;
     use std::collections::VecDeque;
     use vm_memory::{Bytes, GuestAddress, GuestRegionMmap};
@@ -609,7 +630,8 @@ mod tests {
     fn breaks_when_the_new_memory_lacks_the_ring_and_lets_the_old_one_go() {
         let region = GuestRegionMmap::from_range(GuestAddress(0), MEMORY_BYTES, None).unwrap();
         let region = Arc::new(region);
-        let memory = GuestMemory::from_arc_regions(vec![Arc::clone(&region)]).unwrap();
+        let memory =
+            GuestMemory::from(MemoryTable::from_arc_regions(vec![Arc::clone(&region)]).unwrap());
         let setup = RingSetup {
             memory: Arc::new(memory),
             ..TestRing::new(8).setup(0)

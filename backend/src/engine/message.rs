@@ -129,6 +129,9 @@ pub(crate) enum LossReason {
     /// A ring had to be given back while commands were in flight.
     #[error("requests were given up after the drain limit; the target must forget them")]
     Drained,
+    /// Data was to be sent that is not there any more, in the middle of a PDU.
+    #[error("the guest memory that a write was being sent from is gone")]
+    MemoryLost,
 }
 
 impl LossReason {
@@ -136,7 +139,7 @@ impl LossReason {
     pub(crate) fn time2wait_s(&self) -> u16 {
         match self {
             Self::Dropped { time2wait_s } | Self::LoggedOut { time2wait_s } => *time2wait_s,
-            Self::Io(_) | Self::Session(_) | Self::Drained => 0,
+            Self::Io(_) | Self::Session(_) | Self::Drained | Self::MemoryLost => 0,
         }
     }
 }

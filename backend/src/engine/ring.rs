@@ -170,7 +170,15 @@ impl LaneRing {
             self.armed = false;
             self.queue.disable_notification();
         }
-        match self.parser.parse(&self.queue, head, request) {
+        let parsed = self.parser.parse(&self.queue, head, request);
+        if self.queue.give_up_lost_memory() {
+            // It may be a request that nobody made.
+            request.buffers.clear();
+            self.queue.push_used(head, 0);
+            self.pending = false;
+            return Popped::Empty;
+        }
+        match parsed {
             Ok(()) => Popped::Request,
             Err(malformed) => {
                 let length_bytes = self.refuse(request, malformed, now_ms);

@@ -54,6 +54,8 @@ pub struct FrontendConfig {
     pub memory_bytes: u64,
     /// In how many adjacent regions it lies.
     pub memory_regions: u64,
+    /// Whether its files can be sealed.
+    pub sealable_memory: bool,
     /// Whether the driver wants notifications.
     pub notifications: Notifications,
     /// Whether the back-end writes down what is in flight (INFLIGHT_SHMFD), if it can.
@@ -68,6 +70,7 @@ impl Default for FrontendConfig {
             features_mask: spec::DRIVER_FEATURES,
             memory_bytes: 64 << 20,
             memory_regions: 2,
+            sealable_memory: false,
             notifications: Notifications::Wanted,
             inflight: true,
         }
@@ -99,7 +102,12 @@ impl Frontend {
 
     /// As [`Frontend::connect`] over a socket that is connected already.
     pub fn over(socket: UnixStream, config: FrontendConfig) -> Result<Self> {
-        let memory = Memory::new(config.memory_bytes, config.memory_regions);
+        let make = if config.sealable_memory {
+            Memory::sealable
+        } else {
+            Memory::new
+        };
+        let memory = make(config.memory_bytes, config.memory_regions);
         let mut frontend = Self {
             link: Link::new(socket, config.queues),
             memory,
@@ -270,6 +278,11 @@ impl Frontend {
     /// How many queues the back-end allows.
     pub fn queue_limit(&self) -> u64 {
         self.queue_limit
+    }
+
+    /// Whether the back-end closes the connection within `limit`.
+    pub fn is_closed_within(&self, limit: Duration) -> bool {
+        wait::readable(&[self.link.hang_up_fd()], limit)
     }
 
     /// Guest memory, for tests that build chains themselves.
