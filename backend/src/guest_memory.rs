@@ -15,6 +15,7 @@ use vm_memory::{
     MemoryRegionAddress,
 };
 
+use crate::crash_point::before_store;
 use crate::memory_watch::{MemoryLoss, Watch};
 
 /// A memory table as the vhost crates have it, without dirty tracking.
@@ -277,6 +278,7 @@ impl GuestRange {
 
     /// Writes a byte.
     pub fn store_u8(&self, offset: usize, value: u8, order: Ordering) {
+        before_store();
         self.atomic_u8(offset).store(value, order);
     }
 
@@ -287,6 +289,7 @@ impl GuestRange {
 
     /// Writes a little-endian 64-bit word.
     pub fn store_u64(&self, offset: usize, value: u64, order: Ordering) {
+        before_store();
         self.atomic_u64(offset).store(value.to_le(), order);
     }
 
@@ -297,6 +300,7 @@ impl GuestRange {
 
     /// Writes a little-endian 16-bit word.
     pub fn store_u16(&self, offset: usize, value: u16, order: Ordering) {
+        before_store();
         self.atomic_u16(offset).store(value.to_le(), order);
     }
 
@@ -309,6 +313,7 @@ impl GuestRange {
 
     /// Writes a little-endian 32-bit word.
     pub fn write_u32(&self, offset: usize, value: u32) {
+        before_store();
         let pointer = self.pointer_to::<u32>(offset);
         // SAFETY: in range, aligned and mapped; volatile, since the guest may read at any time.
         unsafe { pointer.write_volatile(value.to_le()) }

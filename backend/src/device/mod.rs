@@ -17,6 +17,8 @@ pub mod inflight;
 mod inflight_tests;
 mod message;
 pub mod queue;
+#[cfg(test)]
+mod queue_model_tests;
 pub mod request;
 pub mod rings;
 pub mod serial;
