@@ -126,8 +126,10 @@ impl LaneRing {
 
     pub(super) fn set_memory(&mut self, memory: &Arc<GuestMemory>) {
         if let Err(error) = self.queue.set_memory(memory) {
-            log::error!("ring {}: {error}", self.index);
+            log::info!("ring {}: {error}; it waits for its memory", self.index);
         }
+        // It may be back, and the driver may not have been asked for kicks.
+        (self.pending, self.armed) = (true, false);
     }
 
     pub(super) fn kicked(&mut self) {

@@ -162,6 +162,7 @@ impl Frontend {
         let wanted = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
         let link = &mut self.link;
@@ -238,6 +239,20 @@ impl Frontend {
         link.ask("SET_VRING_ENABLE", |link| {
             link.set_vring_enable(index, true)
         })
+    }
+
+    /// Takes a region of guest memory away (REM_MEM_REG); it stays ours.
+    pub fn remove_region(&mut self, index: usize) -> Result<()> {
+        let region = self.memory.table().swap_remove(index);
+        let link = &mut self.link;
+        link.ask("REM_MEM_REG", |link| link.remove_mem_region(&region))
+    }
+
+    /// Gives it back (ADD_MEM_REG).
+    pub fn add_region(&mut self, index: usize) -> Result<()> {
+        let region = self.memory.table().swap_remove(index);
+        let link = &mut self.link;
+        link.ask("ADD_MEM_REG", |link| link.add_mem_region(&region).map(drop))
     }
 
     /// Stops a ring (GET_VRING_BASE); returns where to resume it.
