@@ -330,7 +330,13 @@ fn a_region_that_is_none_is_refused_with_a_reason() {
         ftruncate(&file, 100).unwrap();
         file
     };
-    for case in 0..6 {
+    let huge = || {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+        let file = memfd_create("region", flags | MemfdFlags::HUGE_2MB).unwrap();
+        ftruncate(&file, 2 << 20).unwrap();
+        file
+    };
+    for case in 0..7 {
         let (mut host, mut frontend) = killed_in_flight();
         let region = frontend.inflight();
         let reason = match case {
@@ -353,6 +359,10 @@ fn a_region_that_is_none_is_refused_with_a_reason() {
             4 => {
                 region.file = short().into();
                 "is longer than its file"
+            }
+            5 => {
+                region.file = huge().into();
+                "an inflight region of huge pages"
             }
             _ => {
                 region.mmap_offset = 1 << 20;

@@ -5,13 +5,15 @@ use std::io;
 use iscsi_core::error::SessionError;
 use iscsi_core::limits::RECONCILE_MS;
 use iscsi_core::pdu::async_message::AsyncEvent;
-use iscsi_core::session::{Event, Received, RequestTag, Session, Timeouts};
+use iscsi_core::session::{Event, Placement, Received, RequestTag, Session, Timeouts};
 
 use super::coalescing::Coalescing;
 use super::lane::{Lane, in_ms};
 use super::message::{Connection, LaneEvent, LossReason, report};
 use super::reactor::Token;
-use super::transport::{Arrived, Sink, is_worth_placing};
+use super::transport::{Arrived, Sink, is_memory_lost, is_worth_placing};
+use crate::device::request::Status;
+use crate::guest_memory::{GuestBuffers, GuestMemoryError};
 
 /// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
 /// we take it in must not keep the lane from everything else. What is left is reported again.
@@ -131,9 +133,16 @@ impl Lane {
                         transport.expect_payload();
                     }
                 }
-                Received::Payload(placement) if !drained && is_worth_placing(&placement) => {
-                    let (placed_bytes, arrived) =
-                        transport.receive_payload(&placement, &self.in_flight, &mut self.room)?;
+                Received::Payload(placement)
+                    if !drained && is_worth_placing(&placement) && !self.is_lost(&placement) =>
+                {
+                    let received =
+                        transport.receive_payload(&placement, &self.in_flight, &mut self.room);
+                    if received.as_ref().is_err_and(is_memory_lost) {
+                        self.report_loss_of_memory(placement.request);
+                        continue;
+                    }
+                    let (placed_bytes, arrived) = received?;
                     session.placed_directly(placed_bytes, now_ms);
                     drained = left.is_used_up_by(arrived);
                 }
@@ -151,16 +160,43 @@ impl Lane {
         }
     }
 
+    /// Puts payload where it belongs; into the void when that is gone.
     fn place(&mut self, request: RequestTag, offset: u32, bytes: &[u8]) -> io::Result<()> {
         let buffers = self.in_flight.buffers(request);
         let copied = buffers.map(|buffers| buffers.copy_in(u64::from(offset), bytes));
         match copied {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(()) | Err(GuestMemoryError::Lost)) => Ok(()),
             // The core places only within the data of a living request.
             Some(Err(error)) => Err(io::Error::other(error)),
             None => Err(io::Error::other(
                 "payload for a request that is not in flight",
             )),
+        }
+    }
+
+    fn is_lost(&self, placement: &Placement) -> bool {
+        let buffers = self.in_flight.buffers(placement.request);
+        buffers.is_some_and(GuestBuffers::is_lost)
+    }
+
+    fn report_loss_of_memory(&self, request: RequestTag) {
+        if let Some(buffers) = self.in_flight.buffers(request) {
+            buffers.report_loss();
+        }
+    }
+
+    /// Data that was to be sent is gone, perhaps in the middle of a PDU: this connection cannot go
+    /// on. Once only, for what is in flight ends with it: all of it comes from one front-end, whose
+    /// connection ends, too. The target forgets it as in `give_up_requests`.
+    fn give_up_lost_writes(&mut self) {
+        for tag in self.in_flight.tags() {
+            self.report_loss_of_memory(tag);
+        }
+        self.lose(LossReason::MemoryLost);
+        for tag in self.in_flight.tags() {
+            if self.requests.abandon(tag) {
+                self.finish(tag, Status::IoErr);
+            }
         }
     }
 
@@ -289,8 +325,10 @@ impl Lane {
         let result = self.send_all(&mut connection, now_ms);
         self.connection = Some(connection);
         self.release_sent();
-        if let Err(error) = result {
-            self.lose(LossReason::Io(error));
+        match result {
+            Ok(()) => {}
+            Err(error) if is_memory_lost(&error) => self.give_up_lost_writes(),
+            Err(error) => self.lose(LossReason::Io(error)),
         }
     }
 

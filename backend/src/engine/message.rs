@@ -168,6 +168,9 @@ pub(crate) enum LossReason {
         /// What is behind the LUN now.
         found: Box<DiskRecord>,
     },
+    /// Data was to be sent that is not there any more, in the middle of a PDU.
+    #[error("the guest memory that a write was being sent from is gone")]
+    MemoryLost,
 }
 
 impl LossReason {
@@ -178,6 +181,7 @@ impl LossReason {
             Self::Io(_)
             | Self::Session(_)
             | Self::Drained
+            | Self::MemoryLost
             | Self::AbortRefused(_)
             | Self::LunReset(_)
             | Self::WrongDisk { .. } => 0,
