@@ -139,6 +139,28 @@ fn an_abort_that_is_not_answered_in_time_ends_the_session() {
     session.handle_timeout(ABORT_TIMEOUT_MS).unwrap_err();
 }
 
+#[test]
+fn an_abort_that_never_left_is_forgotten_with_its_task_and_one_that_did_is_not() {
+    for is_sent in [false, true] {
+        let (mut session, tags) = late_session(&[7]);
+        timed_out(&mut session, TIMEOUT_MS);
+        if is_sent {
+            assert_eq!(management(&mut session).len(), 1);
+        }
+        let mut refused = [0; BHS_LENGTH_BYTES];
+        refused[0] = 0x01;
+        refused[16..20].copy_from_slice(&tags[0].to_be_bytes());
+        let reject = Pdu::new(0x3f, 0x80)
+            .byte(2, 9)
+            .put(16, RESERVED_TAG)
+            .put(24, STAT_SN)
+            .data(&refused);
+        assert_eq!(events(&mut session, &reject.bytes()).len(), 1);
+        let result = session.handle_timeout(TIMEOUT_MS + ABORT_TIMEOUT_MS);
+        assert_eq!(result.is_err(), is_sent, "{result:?}");
+    }
+}
+
 /// RFC 7143 section 4.2.2.1.
 #[test]
 fn one_abort_is_out_at_a_time_and_the_next_has_its_own_time() {
@@ -226,6 +248,27 @@ fn an_abort_whose_pdu_is_rejected_counts_as_refused() {
         .data(&refused);
     let done = events(&mut session, &reject.bytes());
     assert_eq!(done, [abort_done(7, FunctionResponse::REJECTED)]);
+}
+
+#[test]
+fn a_command_and_its_abort_that_are_both_rejected_are_one_rejected_command() {
+    let (mut session, tags) = late_session(&[7]);
+    timed_out(&mut session, TIMEOUT_MS);
+    let abort = transmit(&mut session).remove(0).bhs;
+    let mut command = [0; BHS_LENGTH_BYTES];
+    command[0] = 0x01;
+    command[16..20].copy_from_slice(&tags[0].to_be_bytes());
+    let reject = |stat_sn, refused: &[u8]| {
+        Pdu::new(0x3f, 0x80)
+            .byte(2, 6)
+            .put(16, RESERVED_TAG)
+            .put(24, stat_sn)
+            .data(refused)
+    };
+    let seen = events(&mut session, &reject(STAT_SN, &command).bytes());
+    assert!(matches!(seen[..], [Event::CommandRejected { .. }]));
+    let seen = events(&mut session, &reject(STAT_SN + 1, &abort).bytes());
+    assert_eq!(seen, []);
 }
 
 #[test]
