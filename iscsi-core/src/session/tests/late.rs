@@ -71,6 +71,23 @@ fn a_command_that_is_not_answered_in_time_is_aborted_once() {
 }
 
 #[test]
+fn each_late_command_is_counted_once_however_often_the_table_is_looked_through() {
+    let (mut session, _) = late_session(&[1]);
+    send(&mut session, 2, 1_000);
+    assert_eq!(timed_out(&mut session, TIMEOUT_MS), 1);
+    assert_eq!(timed_out(&mut session, TIMEOUT_MS + 1_000), 1);
+    assert_eq!(management(&mut session).len(), 1);
+}
+
+#[test]
+fn an_abort_that_has_not_left_cannot_be_answered() {
+    let (mut session, tags) = late_session(&[7]);
+    timed_out(&mut session, TIMEOUT_MS);
+    let stream = answer(tags[0] | outbound::ABORT_BIT, STAT_SN, 0);
+    feed(&mut session, &stream, 48).unwrap_err();
+}
+
+#[test]
 fn without_a_time_out_and_without_a_command_there_is_nothing_to_wake_up_for() {
     let ping_ms = session().next_timeout_ms();
     let (mut session, tags) = late_session(&[7]);
@@ -124,6 +141,10 @@ fn an_abort_that_is_not_answered_in_time_ends_the_session() {
     timed_out(&mut session, TIMEOUT_MS);
     assert_eq!(management(&mut session).len(), 1);
     let end_ms = TIMEOUT_MS + ABORT_TIMEOUT_MS;
+    // Another one that waits for its turn does not give the first more time.
+    send(&mut session, 8, TIMEOUT_MS);
+    timed_out(&mut session, TIMEOUT_MS + 1_000);
+    assert_eq!(session.abort(RequestTag(8)), 1);
     timed_out(&mut session, end_ms - 1);
     assert_eq!(session.next_timeout_ms(), end_ms);
     let waited_ms = ABORT_TIMEOUT_MS;
