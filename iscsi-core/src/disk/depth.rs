@@ -167,6 +167,18 @@ mod tests {
     }
 
     #[test]
+    fn a_round_begins_anew_when_the_limit_is_lowered() {
+        let (mut depth, numbers) = with_outstanding(32);
+        assert_eq!(refuse(&mut depth, numbers[0]), 16);
+        (1..32).for_each(|_| depth.ended());
+        (0..15).for_each(|_| assert_eq!(succeed(&mut depth), 16));
+        (0..16).for_each(|_| assert!(depth.sent() > 0));
+        let number = depth.sent;
+        assert_eq!(refuse(&mut depth, number), 8);
+        assert_eq!(succeed(&mut depth), 8);
+    }
+
+    #[test]
     fn a_lost_session_leaves_nothing_outstanding_and_the_limit() {
         let (mut depth, numbers) = with_outstanding(8);
         refuse(&mut depth, numbers[0]);

@@ -159,17 +159,21 @@ impl Session {
             return Err(SessionError::ResetUnanswered { waited_ms });
         }
         let first = self.aborts.queue.front().copied();
-        let Some(task) = first.and_then(|id| self.tasks.get(id)) else {
-            // It was answered meanwhile, or rejected.
-            self.end_abort();
-            return Ok(false);
-        };
-        if self.aborts.resets {
-            self.reset_logical_unit(task.command.lun);
-            return Ok(true);
+        let task = first.and_then(|id| self.tasks.get(id));
+        match task.map(|task| task.command.lun) {
+            // It was answered while its abort waited for the connection.
+            None if !self.aborts.is_sent => {
+                self.end_abort();
+                Ok(false)
+            }
+            Some(lun) if self.aborts.resets => {
+                self.reset_logical_unit(lun);
+                Ok(true)
+            }
+            _ => Err(SessionError::AbortUnanswered {
+                waited_ms: ABORT_TIMEOUT_MS,
+            }),
         }
-        let waited_ms = ABORT_TIMEOUT_MS;
-        Err(SessionError::AbortUnanswered { waited_ms })
     }
 
     /// Asks for the end of a task that is still there.
@@ -235,13 +239,14 @@ impl Session {
         Ok(event.map_or(Pdu::Ignored, Pdu::Event))
     }
 
-    /// A Reject PDU for a task management request: nothing was done, and no answer will come.
+    /// A Reject PDU for a request that [`Session::is_managing`]: nothing was done, and no answer will
+    /// come.
     pub(super) fn management_rejected(&mut self, tag: u32) -> Option<Event> {
         self.management_done(tag, FunctionResponse::REJECTED)
     }
 
-    /// Whether a request with this tag waits for its answer.
-    fn is_managing(&self, tag: u32) -> bool {
+    /// Whether a task management request with this tag waits for its answer.
+    pub(super) fn is_managing(&self, tag: u32) -> bool {
         let is_reset =
             |reset: Reset| tag == RESET_TAG && reset.is_sent && reset.answer_by_ms != u64::MAX;
         tag != RESERVED_TAG
@@ -249,9 +254,6 @@ impl Session {
     }
 
     fn management_done(&mut self, tag: u32, response: FunctionResponse) -> Option<Event> {
-        if !self.is_managing(tag) {
-            return None;
-        }
         match self.aborts.sent(tag) {
             Some(id) => self.abort_done(id, response),
             None => {

@@ -373,17 +373,14 @@ impl Session {
         let reason = reject.reason;
         let refused = Reject::refused_header(self.inbound.collected());
         let opcode = refused.map(|bhs| bhs[0] & 0x3f);
-        let task = self
-            .tasks
-            .find_sent(refused.map_or(RESERVED_TAG, initiator_task_tag));
+        let tag = refused.map_or(RESERVED_TAG, initiator_task_tag);
+        let task = self.tasks.find_sent(tag);
         let ends_session = reason.action() == RejectAction::EndSession;
         if ends_session || task.is_some() && opcode == Some(Opcode::DataOut as u8) {
             return Err(SessionError::TargetRefused(reason));
         }
-        if opcode == Some(Opcode::TaskManagementRequest as u8) {
-            let tag = refused.map_or(RESERVED_TAG, initiator_task_tag);
-            let event = self.management_rejected(tag);
-            return Ok(Some(event.unwrap_or(Event::Rejected(reason))));
+        if opcode == Some(Opcode::TaskManagementRequest as u8) && self.is_managing(tag) {
+            return Ok(self.management_rejected(tag));
         }
         match task.filter(|_| opcode == Some(Opcode::ScsiCommand as u8)) {
             Some(id) => Ok(self.tasks.remove(id).map(|task| Event::CommandRejected {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use iscsi_core::disk::request::{BlockOperation, Extent};
 use iscsi_core::disk::shared::SharedDisk;
+use iscsi_core::limits::RECONCILE_MS;
 
 use crate::Failure;
 use crate::faults::{Chaos, Fault, Faults};
@@ -31,6 +32,12 @@ pub struct Report {
     pub failed: u64,
     /// Sessions lost and made again.
     pub sessions_lost: u64,
+    /// Commands that were late.
+    pub timed_out: u64,
+    /// Those of them that another initiator's reset had ended, or may have.
+    pub reconciled: u64,
+    /// Requests that failed because they had been tried for too long.
+    pub worn_out: u64,
     /// How much time passed, in the run.
     pub virtual_ms: u64,
     /// Stands for every byte that was sent, and every choice.
@@ -109,9 +116,20 @@ impl World {
                 .turn(link, self.now_ms, &mut self.chaos)
                 .map_err(|failure| format!("lane {lane}: {failure}"))?;
             self.end_requests(lane)?;
+            self.reconcile(lane);
         }
         let (now_ms, chaos) = (self.now_ms, &mut self.chaos);
         Ok(came | self.target.step(&mut self.links, now_ms, chaos)?)
+    }
+
+    /// One lane was told that tasks may have been ended: whose, nobody knows.
+    fn reconcile(&mut self, lane: usize) {
+        if self.lanes[lane].take_tasks_cleared() {
+            let at_ms = self.now_ms + RECONCILE_MS;
+            for lane in &mut self.lanes {
+                lane.expect_answers_by(at_ms);
+            }
+        }
     }
 
     fn log_in(&mut self, lane: usize) -> bool {
@@ -149,7 +167,7 @@ impl World {
             };
             self.chaos
                 .tell(|| format!("request {owner} on lane {lane}: {operation:?} {extents:?}"));
-            self.lanes[lane].admit(owner, operation, &extents, data, self.now_ms)?;
+            self.lanes[lane].admit(owner, operation, &extents, data)?;
             self.end_requests(lane)?;
         }
         Ok(came)
@@ -219,10 +237,9 @@ impl World {
             Fault::Short,
             Fault::DeferredError,
         ];
-        let meant: u64 = meant
-            .iter()
-            .map(|fault| self.chaos.fired[*fault as usize])
-            .sum();
+        let meant = meant.iter().map(|fault| self.chaos.fired[*fault as usize]);
+        let worn_out = self.lanes.iter().map(|lane| lane.worn_out);
+        let meant: u64 = meant.chain(worn_out).sum();
         if self.judge.failed <= meant {
             return Ok(());
         }
@@ -243,6 +260,9 @@ impl World {
             requests: self.judge.ended,
             failed: self.judge.failed,
             sessions_lost: self.lanes.iter().map(|lane| lane.lost).sum(),
+            timed_out: self.lanes.iter().map(|lane| lane.timed_out).sum(),
+            reconciled: self.lanes.iter().map(|lane| lane.reconciled).sum(),
+            worn_out: self.lanes.iter().map(|lane| lane.worn_out).sum(),
             virtual_ms: self.now_ms,
         }
     }

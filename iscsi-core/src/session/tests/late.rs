@@ -71,6 +71,23 @@ fn a_command_that_is_not_answered_in_time_is_aborted_once() {
 }
 
 #[test]
+fn each_late_command_is_counted_once_however_often_the_table_is_looked_through() {
+    let (mut session, _) = late_session(&[1]);
+    send(&mut session, 2, 1_000);
+    assert_eq!(timed_out(&mut session, TIMEOUT_MS), 1);
+    assert_eq!(timed_out(&mut session, TIMEOUT_MS + 1_000), 1);
+    assert_eq!(management(&mut session).len(), 1);
+}
+
+#[test]
+fn an_abort_that_has_not_left_cannot_be_answered() {
+    let (mut session, tags) = late_session(&[7]);
+    timed_out(&mut session, TIMEOUT_MS);
+    let stream = answer(tags[0] | outbound::ABORT_BIT, STAT_SN, 0);
+    feed(&mut session, &stream, 48).unwrap_err();
+}
+
+#[test]
 fn without_a_time_out_and_without_a_command_there_is_nothing_to_wake_up_for() {
     let ping_ms = session().next_timeout_ms();
     let (mut session, tags) = late_session(&[7]);
@@ -124,6 +141,10 @@ fn an_abort_that_is_not_answered_in_time_ends_the_session() {
     timed_out(&mut session, TIMEOUT_MS);
     assert_eq!(management(&mut session).len(), 1);
     let end_ms = TIMEOUT_MS + ABORT_TIMEOUT_MS;
+    // Another one that waits for its turn does not give the first more time.
+    send(&mut session, 8, TIMEOUT_MS);
+    timed_out(&mut session, TIMEOUT_MS + 1_000);
+    assert_eq!(session.abort(RequestTag(8)), 1);
     timed_out(&mut session, end_ms - 1);
     assert_eq!(session.next_timeout_ms(), end_ms);
     let waited_ms = ABORT_TIMEOUT_MS;
@@ -137,6 +158,28 @@ fn an_abort_that_is_not_answered_in_time_ends_the_session() {
     transmit(&mut session);
     assert_eq!(timed_out(&mut session, ABORT_TIMEOUT_MS - 1), 0);
     session.handle_timeout(ABORT_TIMEOUT_MS).unwrap_err();
+}
+
+#[test]
+fn an_abort_that_never_left_is_forgotten_with_its_task_and_one_that_did_is_not() {
+    for is_sent in [false, true] {
+        let (mut session, tags) = late_session(&[7]);
+        timed_out(&mut session, TIMEOUT_MS);
+        if is_sent {
+            assert_eq!(management(&mut session).len(), 1);
+        }
+        let mut refused = [0; BHS_LENGTH_BYTES];
+        refused[0] = 0x01;
+        refused[16..20].copy_from_slice(&tags[0].to_be_bytes());
+        let reject = Pdu::new(0x3f, 0x80)
+            .byte(2, 9)
+            .put(16, RESERVED_TAG)
+            .put(24, STAT_SN)
+            .data(&refused);
+        assert_eq!(events(&mut session, &reject.bytes()).len(), 1);
+        let result = session.handle_timeout(TIMEOUT_MS + ABORT_TIMEOUT_MS);
+        assert_eq!(result.is_err(), is_sent, "{result:?}");
+    }
 }
 
 /// RFC 7143 section 4.2.2.1.
@@ -226,6 +269,27 @@ fn an_abort_whose_pdu_is_rejected_counts_as_refused() {
         .data(&refused);
     let done = events(&mut session, &reject.bytes());
     assert_eq!(done, [abort_done(7, FunctionResponse::REJECTED)]);
+}
+
+#[test]
+fn a_command_and_its_abort_that_are_both_rejected_are_one_rejected_command() {
+    let (mut session, tags) = late_session(&[7]);
+    timed_out(&mut session, TIMEOUT_MS);
+    let abort = transmit(&mut session).remove(0).bhs;
+    let mut command = [0; BHS_LENGTH_BYTES];
+    command[0] = 0x01;
+    command[16..20].copy_from_slice(&tags[0].to_be_bytes());
+    let reject = |stat_sn, refused: &[u8]| {
+        Pdu::new(0x3f, 0x80)
+            .byte(2, 6)
+            .put(16, RESERVED_TAG)
+            .put(24, stat_sn)
+            .data(refused)
+    };
+    let seen = events(&mut session, &reject(STAT_SN, &command).bytes());
+    assert!(matches!(seen[..], [Event::CommandRejected { .. }]));
+    let seen = events(&mut session, &reject(STAT_SN + 1, &abort).bytes());
+    assert_eq!(seen, []);
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn an_abort_or_a_reject_for_a_request_that_has_ended_ends_nothing() {
     let (response, reason) = (FunctionResponse::Complete, RejectReason(9));
     assert_eq!(bench.requests.command_aborted(tag, response, 0), Ok(None));
     assert_eq!(bench.requests.command_rejected(tag, reason, 0), None);
+    assert!(!bench.requests.has_backlog());
 }
 
 #[test]
@@ -143,6 +144,7 @@ fn commands_of_a_lost_session_no_longer_count_as_outstanding() {
 fn every_way_of_ending_makes_room_for_another_command() {
     let mut bench = reading(2);
     bench.answer(0, TASK_SET_FULL);
+    assert!(bench.requests.has_backlog(), "as many are out as may be");
     for reply in [OUT_OF_RESOURCES, BUSY, NOT_READY_YET, MEDIUM_ERROR] {
         assert_eq!(bench.target.asked.len(), 1, "{reply:?}: one at a time");
         bench.answer(0, reply);
