@@ -48,6 +48,11 @@ faults! {
     blackhole / Blackhole = 4,
     /// Of a moment: the target is killed, and away for up to 20 s.
     restart / Restart = 4,
+    /// Of a moment: our process is killed. The next one has the inflight regions, in which the requests
+    /// in flight stand, and no more.
+    kill / Kill = 6,
+    /// Of a turn of a lane without a session: its requests have waited for long enough, and fail.
+    give_up / GiveUp = 60,
     /// Of a login: it fails, though the target is there.
     login_refused / LoginRefused = 1500,
     /// Of an answer: it is sent again as it is.

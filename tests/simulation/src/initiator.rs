@@ -36,10 +36,24 @@ pub struct Ended {
     pub buffer: Vec<u8>,
 }
 
+/// A request that a killed process had in flight.
+#[derive(Debug)]
+pub struct LeftOver {
+    /// Its number.
+    pub owner: u64,
+    /// What the guest asked for.
+    pub operation: BlockOperation,
+    /// Where.
+    pub extents: Vec<Extent>,
+    /// What a write writes.
+    pub data: Vec<u8>,
+}
+
 /// One lane.
 #[derive(Debug)]
 pub struct Lane {
     index: usize,
+    shared: Arc<SharedDisk>,
     requests: Requests,
     slots: Vec<Slot>,
     connection: Option<Connection>,
@@ -53,6 +67,8 @@ pub struct Lane {
     pub reconciled: u64,
     /// How many requests the owner had no more patience for.
     pub worn_out: u64,
+    /// How many failed because there was no session for too long.
+    pub given_up: u64,
     command_timeout_ms: u64,
     resets_after_abort: bool,
     reconcile_at_ms: Option<u64>,
@@ -63,6 +79,8 @@ pub struct Lane {
 struct Slot {
     /// The guest's request in this slot.
     owner: Option<u64>,
+    /// What it asked for.
+    asked: Option<(BlockOperation, Vec<Extent>)>,
     buffer: Vec<u8>,
     queued_pieces: u32,
     /// How it ended, when pieces of it still wait to be sent.
@@ -97,11 +115,10 @@ enum Stop {
 impl Lane {
     /// A lane without a session.
     pub fn new(index: usize, settings: &Settings, shared: Arc<SharedDisk>) -> Self {
-        let mut requests = Requests::new(settings.facts.clone(), 0, settings.depth, shared);
-        requests.set_patience_ms(settings.patience_ms);
         Self {
             index,
-            requests,
+            requests: requests(settings, &shared),
+            shared,
             slots: (0..settings.depth).map(|_| Slot::default()).collect(),
             connection: None,
             login_at_ms: 0,
@@ -109,6 +126,7 @@ impl Lane {
             timed_out: 0,
             reconciled: 0,
             worn_out: 0,
+            given_up: 0,
             command_timeout_ms: settings.command_timeout_ms,
             resets_after_abort: settings.resets_after_abort,
             reconcile_at_ms: None,
@@ -126,8 +144,41 @@ impl Lane {
         std::mem::take(&mut self.ended)
     }
 
-    /// Goes on with a new session.
+    /// The process is killed: what it had in flight, for the next one, which knows nothing else.
+    pub fn kill(&mut self, settings: &Settings, shared: &Arc<SharedDisk>) -> Vec<LeftOver> {
+        self.connection = None;
+        self.shared = Arc::clone(shared);
+        self.requests = requests(settings, shared);
+        self.reconcile_at_ms = None;
+        let slots = self.slots.iter_mut().map(std::mem::take);
+        let left_over = slots.filter_map(|slot| {
+            let (operation, extents) = slot.asked?;
+            Some(LeftOver {
+                owner: slot.owner?,
+                operation,
+                extents,
+                data: slot.buffer,
+            })
+        });
+        left_over.collect()
+    }
+
+    /// Storage has been away for long enough: everything fails that can.
+    pub fn give_up(&mut self, chaos: &mut Chaos) -> Result<(), Failure> {
+        for index in 0..self.slots.len() {
+            let tag = RequestTag(index as u32);
+            if self.requests.abandon(tag) {
+                chaos.tell(|| format!("lane {}: {tag:?} is given up", self.index));
+                self.given_up += 1;
+                self.finish(tag, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a new session: the login has ended whatever was left of the old one.
     pub fn connect(&mut self, negotiated: Negotiated, now_ms: u64) {
+        self.shared.barrier.lower(self.index);
         // Its clock starts elsewhere, as that of a login does.
         let mut session = Session::new(negotiated, crc32c::crc32c_append, 0);
         session.set_clock(now_ms);
@@ -155,6 +206,9 @@ impl Lane {
 
     /// Whether another request could be sent at once.
     pub fn has_room(&mut self, now_ms: u64) -> bool {
+        if self.shared.barrier.is_raised() {
+            return false;
+        }
         let Some(connection) = &mut self.connection else {
             return false;
         };
@@ -181,6 +235,7 @@ impl Lane {
             return Err(format!("the slot of request {other} was given away"));
         }
         slot.owner = Some(owner);
+        slot.asked = Some((operation, extents.to_vec()));
         slot.buffer = match operation {
             BlockOperation::Read => vec![POISON; length_of(extents)],
             _ => data,
@@ -476,7 +531,10 @@ impl Lane {
     }
 
     fn lose(&mut self, now_ms: u64, chaos: &mut Chaos) -> Result<(), Failure> {
-        self.connection = None;
+        let connection = self.connection.take();
+        if connection.is_some_and(|connection| connection.session.tasks_in_flight() > 0) {
+            self.shared.barrier.raise(self.index);
+        }
         self.lost += 1;
         self.login_at_ms = now_ms + chaos.rng.below(100);
         self.requests.session_lost();
@@ -494,6 +552,13 @@ impl Lane {
             self.requests.in_flight()
         ))
     }
+}
+
+fn requests(settings: &Settings, shared: &Arc<SharedDisk>) -> Requests {
+    let shared = Arc::clone(shared);
+    let mut requests = Requests::new(settings.facts.clone(), 0, settings.depth, shared);
+    requests.set_patience_ms(settings.patience_ms);
+    requests
 }
 
 fn length_of(extents: &[Extent]) -> usize {

@@ -1,5 +1,6 @@
 //! One seed, from its first request to its last.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use iscsi_core::disk::request::{BlockOperation, Extent};
@@ -8,7 +9,7 @@ use iscsi_core::limits::RECONCILE_MS;
 
 use crate::Failure;
 use crate::faults::{Chaos, Fault, Faults};
-use crate::initiator::Lane;
+use crate::initiator::{Lane, LeftOver};
 use crate::judge::Judge;
 use crate::settings::Settings;
 use crate::target::Target;
@@ -52,6 +53,8 @@ struct World {
     target: Target,
     lanes: Vec<Lane>,
     links: Vec<Option<Link>>,
+    /// What a killed process had in flight and is not submitted again, in the order of the guest.
+    left_over: VecDeque<LeftOver>,
     now_ms: u64,
     turns: u64,
 }
@@ -70,6 +73,7 @@ pub fn run(seed: u64, faults: &Faults, is_verbose: bool) -> Result<Report, Failu
             .map(|index| Lane::new(index, &settings, Arc::clone(&shared)))
             .collect(),
         links: (0..settings.lanes).map(|_| None).collect(),
+        left_over: VecDeque::new(),
         now_ms: 1_000,
         turns: 0,
         settings,
@@ -107,9 +111,10 @@ impl World {
         self.chaos.is_calm = all_made || self.turns > MAX_WILD_TURNS;
         let mut order: Vec<usize> = (0..self.lanes.len()).collect();
         self.chaos.rng.shuffle(&mut order);
-        let mut came = false;
+        let mut came = self.die();
         for lane in order {
             came |= self.log_in(lane);
+            self.give_up(lane)?;
             came |= self.make_requests(lane)?;
             let link = &mut self.links[lane];
             came |= self.lanes[lane]
@@ -132,6 +137,52 @@ impl World {
         }
     }
 
+    /// Now and then all of us is killed, and replaced at once. The successor knows which sessions
+    /// there were, and nothing goes out before all of them are reinstated.
+    fn die(&mut self) -> bool {
+        if !self.chaos.fires(Fault::Kill) {
+            return false;
+        }
+        let shared = Arc::<SharedDisk>::default();
+        let mut left_over = Vec::from(std::mem::take(&mut self.left_over));
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            shared.barrier.raise(index);
+            left_over.extend(lane.kill(&self.settings, &shared));
+            lane.login_at_ms = self.now_ms + self.chaos.rng.below(200);
+            self.links[index] = None;
+        }
+        left_over.sort_by_key(|request| request.owner);
+        self.left_over = left_over.into();
+        true
+    }
+
+    fn give_up(&mut self, lane: usize) -> Result<(), Failure> {
+        if !self.lanes[lane].is_connected() && self.chaos.fires(Fault::GiveUp) {
+            self.lanes[lane].give_up(&mut self.chaos)?;
+            self.end_requests(lane)?;
+        }
+        Ok(())
+    }
+
+    /// What a killed process left goes first, to whichever lane has room.
+    fn submit_left_over(&mut self, lane: usize) -> Result<(), Failure> {
+        while self.lanes[lane].has_room(self.now_ms)
+            && let Some(request) = self.left_over.pop_front()
+        {
+            let LeftOver {
+                owner,
+                operation,
+                extents,
+                data,
+            } = request;
+            self.chaos
+                .tell(|| format!("request {owner} once more, on lane {lane}"));
+            self.lanes[lane].admit(owner, operation, &extents, data)?;
+            self.end_requests(lane)?;
+        }
+        Ok(())
+    }
+
     fn log_in(&mut self, lane: usize) -> bool {
         let is_due = self.lanes[lane].login_at_ms <= self.now_ms;
         if self.lanes[lane].is_connected() || !is_due {
@@ -152,7 +203,8 @@ impl World {
     }
 
     fn make_requests(&mut self, lane: usize) -> Result<bool, Failure> {
-        let mut came = false;
+        let mut came = !self.left_over.is_empty();
+        self.submit_left_over(lane)?;
         for _ in 0..self.chaos.rng.below(8) {
             let is_enough = self.judge.made() >= self.settings.requests;
             if is_enough || !self.lanes[lane].has_room(self.now_ms) {
@@ -238,7 +290,7 @@ impl World {
             Fault::DeferredError,
         ];
         let meant = meant.iter().map(|fault| self.chaos.fired[*fault as usize]);
-        let worn_out = self.lanes.iter().map(|lane| lane.worn_out);
+        let worn_out = self.lanes.iter().map(|lane| lane.worn_out + lane.given_up);
         let meant: u64 = meant.chain(worn_out).sum();
         if self.judge.failed <= meant {
             return Ok(());
