@@ -70,8 +70,8 @@ impl Session {
 
     /// Each command that was sent so far and is not answered at `at_ms` counts as late then, whatever
     /// its time-out. To be called after the news that the target may have ended tasks without an
-    /// answer: a unit attention 29h or 2Fh (SAM-6, "Commands cleared by another I_T nexus"). Later
-    /// commands are not meant, nor are those that have not been sent.
+    /// answer: a unit attention 29h (reset occurred) or 2Fh (commands cleared by another initiator; SPC-5,
+    /// "Numeric order codes"). Later commands are not meant, nor are those that have not been sent.
     pub fn expect_answers_by(&mut self, at_ms: u64) {
         for (_, task) in self.tasks.iter_mut() {
             if task.sent {
