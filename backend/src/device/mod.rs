@@ -11,6 +11,8 @@ mod channel_tests;
 pub mod config_space;
 pub mod features;
 mod filter;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod inflight;
 #[cfg(test)]
 mod inflight_tests;
