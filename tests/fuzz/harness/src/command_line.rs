@@ -75,9 +75,10 @@ fn run_in(root: &TempDir, input: &mut Input<'_>) -> u64 {
     };
     let system = System::fake(&variable, root.path());
     let mut out = Vec::new();
-    let repeats = arguments
-        .iter()
-        .any(|argument| holds_secret(argument.as_bytes()));
+    let repeats = holds_secret(name_file)
+        || arguments
+            .iter()
+            .any(|argument| holds_secret(argument.as_bytes()));
     let result = cli::run(arguments, &system, &Judge, &mut out);
     assert!(repeats || !holds_secret(&out), "the secret is shown");
     match result {
