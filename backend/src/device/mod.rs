@@ -12,6 +12,8 @@ pub mod config_space;
 pub mod features;
 mod file_length;
 mod filter;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod inflight;
 #[cfg(test)]
 mod inflight_tests;

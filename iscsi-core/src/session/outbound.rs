@@ -96,7 +96,6 @@ impl Outbox {
         true
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -125,6 +124,11 @@ impl Session {
     /// Whether [`Session::transmit`] has something to send.
     pub fn wants_transmit(&self) -> bool {
         !self.outbox.queue.is_empty()
+    }
+
+    /// How many things wait to be sent. Bounded, whatever the target does.
+    pub fn queued(&self) -> usize {
+        self.outbox.len()
     }
 
     /// Pushes what is to be sent into `sink`, whole PDUs, while it has room.
