@@ -21,6 +21,7 @@ use vhost_user_iscsi_tests::frontend::spec::{T_FLUSH, T_IN, T_OUT};
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
 use vhost_user_iscsi_tests::model::{Mix, Model, Moment, random_mix, random_mix_with};
 use vhost_user_iscsi_tests::served::{SOON, Served, one_lun};
+use vhost_user_iscsi_tests::soak;
 use vhost_user_iscsi_tests::tgt::free_port;
 use vhost_user_iscsi_tests::wait;
 
@@ -305,8 +306,9 @@ fn struck_mix(served: &Served, frontend: &mut Frontend, case: &CommandCase, opco
         ..mix_with(opcode)
     };
     let summary = random_mix_with(frontend, &mut Model::zeroed(), &mix, |_, _| {});
-    assert!(served.target.fired(id) > 0, "{:?}: not struck", case.fault);
-    served.target.remove(id);
+    let fired = served.target.remove(id);
+    assert!(fired > 0, "{:?}: not struck", case.fault);
+    soak::report(&[("scripted_faults", fired)]);
     for (kind, range, _) in &summary.failed {
         assert_eq!(*kind, request_type(opcode), "{range:?}");
     }
@@ -591,6 +593,7 @@ fn is_ridden_out(case: &LoginCase, chap: &Chap) {
         .map(|step| struck_login(&served, case, step))
         .sum();
     assert!(struck > 0, "{:?} found no place", case.fault);
+    soak::report(&[("scripted_faults", struck)]);
     let waited = served
         .daemon
         .log()

@@ -17,6 +17,7 @@ use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig, IO_LIMIT, Layout, Request};
 use vhost_user_iscsi_tests::model::{Mix, Model, Moment, random_mix_with};
 use vhost_user_iscsi_tests::rng::Rng;
+use vhost_user_iscsi_tests::soak;
 use vhost_user_iscsi_tests::tgt::{LunOptions, Target, Tgt};
 use vhost_user_iscsi_tests::wait;
 
@@ -104,20 +105,26 @@ fn killed_again_and_again(host: &mut Host, frontend: &mut Frontend, mix: &Mix) -
     let mut rng = Rng::new(mix.seed ^ 0xdead);
     let mut next_kill = rng.below(100);
     let mut kills = 0;
-    random_mix_with(
-        frontend,
-        &mut Model::zeroed(),
-        mix,
-        |frontend, moment| match moment {
-            Moment::Submitted(step) if step >= next_kill => {
-                host.daemon.kill();
-                next_kill = step + 50 + rng.below(100);
-                kills += 1;
-            }
-            Moment::Submitted(_) => {}
-            Moment::Disconnected => assert!(host.resume(frontend, None)),
-        },
-    );
+    let summary =
+        random_mix_with(
+            frontend,
+            &mut Model::zeroed(),
+            mix,
+            |frontend, moment| match moment {
+                Moment::Submitted(step) if step >= next_kill => {
+                    host.daemon.kill();
+                    next_kill = step + 50 + rng.below(100);
+                    kills += 1;
+                }
+                Moment::Submitted(_) => {}
+                Moment::Disconnected => assert!(host.resume(frontend, None)),
+            },
+        );
+    soak::report(&[
+        ("kills", kills),
+        ("guest_errors", summary.failed.len() as u64),
+        ("longest_pause_ms", soak::milliseconds(summary.longest)),
+    ]);
     kills
 }
 
@@ -127,11 +134,11 @@ fn nothing_is_lost_with_four_queues_and_sessions() {
     let mut frontend = host.connect(queues(4));
     let mix = Mix {
         seed: 0xde4d,
-        steps: 2000,
+        steps: 100 * soak::times("VHOST_USER_ISCSI_TEST_KILLS", 20),
         ..Mix::default()
     };
     let kills = killed_again_and_again(&mut host, &mut frontend, &mix);
-    assert!(kills >= 10, "{kills}");
+    assert!(kills >= mix.steps / 200, "{kills}");
     for queue in 0..4 {
         assert_eq!(frontend.inflight().marked(queue), 0, "queue {queue}");
     }
