@@ -117,10 +117,10 @@ fn requests_wait_as_long_as_io_timeout_says_and_succeed_again_when_storage_is_ba
     write_on_both(&mut frontend);
     served.target.refuse_connections();
     served.target.drop_connections();
-    for session in ["session 0 ", "session 1 "] {
-        served.daemon.wait_log(session, SOON);
+    for session in [0, 1] {
+        let lost = format!("session {session} of {} is lost", served.target.url(0));
+        served.daemon.wait_log(&lost, SOON);
     }
-    served.daemon.wait_log("is lost", SOON);
     for queue in [0, 1] {
         assert_eq!(flush(&mut frontend, queue), S_IOERR);
         // What is asked of the device itself needs no storage.
