@@ -39,7 +39,8 @@ use super::message::Message;
 use super::queue::SplitQueue;
 use super::request::{MAX_RANGES, Malformed, ParsedRequest, RequestKind, RequestParser, Status};
 use super::rings::RingSetup;
-use crate::guest_memory::GuestMemory;
+use crate::guest_memory::{GuestMemory, MemoryTable};
+use crate::memory_watch::MemoryLoss;
 
 /// The bytes of a fuzzer, taken from the front. At their end everything is 0.
 #[derive(Clone, Debug)]
@@ -125,10 +126,12 @@ const USED_RING: u64 = 0x4000;
 const MAX_RING_SHIFT: usize = 9;
 
 thread_local! {
+    /// Who would be told of memory that is gone.
+    static LOSS: Arc<MemoryLoss> = MemoryLoss::new().expect("a pipe");
     /// Mapping memory takes longer than most inputs.
     static GUEST: Arc<GuestMemory> = {
         let ranges = REGIONS.map(|(start, length)| (GuestAddress(start), length));
-        Arc::new(GuestMemory::from_ranges(&ranges).expect("memory for a guest"))
+        Arc::new(MemoryTable::from_ranges(&ranges).expect("memory for a guest").into())
     };
 }
 
@@ -397,7 +400,9 @@ impl Guest {
         let ranges = REGIONS.map(|(start, length)| (GuestAddress(start), length));
         let memory = match regions {
             3 => GUEST.with(|memory| GuestMemory::clone(memory)),
-            some => GuestMemory::from_ranges(&ranges[some..]).expect("memory for a guest"),
+            some => MemoryTable::from_ranges(&ranges[some..])
+                .expect("memory for a guest")
+                .into(),
         };
         let moved = self.queue.set_memory(&memory);
         assert!(broken || moved.is_ok() != self.queue.is_broken());
@@ -529,7 +534,7 @@ impl Kept {
 
     fn region(&self) -> Result<InflightRegion, InflightError> {
         let file = self.file.try_clone().expect("another descriptor");
-        InflightRegion::adopt(self.description, vec![file], MAX_QUEUES)
+        LOSS.with(|loss| InflightRegion::adopt(self.description, vec![file], MAX_QUEUES, loss))
     }
 
     fn content(&self) -> Vec<u8> {
@@ -618,13 +623,17 @@ async fn front_end(data: &[u8]) -> u64 {
             Ok(Code::GET_INFLIGHT_FD) => {
                 let wanted = Description::parse(&message);
                 if let Ok((description, file)) = inflight::create(wanted, MAX_QUEUES) {
-                    let region = InflightRegion::adopt(description, vec![file], MAX_QUEUES);
+                    let region = LOSS.with(|loss| {
+                        InflightRegion::adopt(description, vec![file], MAX_QUEUES, loss)
+                    });
                     region.expect("a region of our own").forget_all();
                 }
             }
             Ok(Code::SET_INFLIGHT_FD) => {
                 let description = Description::parse(&message);
-                let region = InflightRegion::adopt(description, message.take_files(), MAX_QUEUES);
+                let files = message.take_files();
+                let region =
+                    LOSS.with(|loss| InflightRegion::adopt(description, files, MAX_QUEUES, loss));
                 if let Ok(region) = region {
                     region.forget_all();
                 }

@@ -3,6 +3,7 @@
 //! At the end a target that does everything right takes over: then every request has to end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use iscsi_core::disk::facts::{BlockLimits, CommandWidth, Identity, LunFacts, Provisioning};
 use iscsi_core::disk::request::{BlockOperation, Extent};
@@ -48,7 +49,7 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     // A disk of small requests needs no long bursts.
     negotiated.max_burst_length_bytes = negotiated.max_burst_length_bytes.min(65_536);
     let mut run = Run {
-        requests: Requests::new(facts, 0, table),
+        requests: Requests::new(facts, 0, table, Arc::default()),
         session: Session::new(negotiated.clone(), crc32c::crc32c_append, 0),
         peer: Peer::new(&negotiated),
         negotiated,
@@ -127,7 +128,7 @@ impl Run {
             5..=11 => self.answer(input),
             12 => {
                 self.now_ms += u64::from(input.byte()) * 10;
-                self.session.handle_timeout(self.now_ms)
+                self.session.handle_timeout(self.now_ms).map(drop)
             }
             13 => {
                 let length = input.byte();

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use iscsi_core::disk::facts::{BlockLimits, CommandWidth, Identity, LunFacts, Provisioning};
+use iscsi_core::disk::record::DiskRecord;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::pwrite;
@@ -327,6 +328,8 @@ impl RingOwner for Owner {
             serve_ring(queue, parser);
         }
     }
+
+    fn take_over(&self, _: DiskRecord) {}
 
     fn set_writeback(&self, _: bool) {}
 }

@@ -134,7 +134,7 @@ impl Run {
         let lun = u64::from(kind) << 48;
         let command = Command { request, lun, scsi };
         let expected = self.session.can_submit();
-        let submitted = self.session.submit(command);
+        let submitted = self.session.submit(command, self.now_ms);
         assert_eq!(submitted, expected);
         if submitted.is_ok() {
             assert!(!self.logging_out);
@@ -161,7 +161,7 @@ impl Run {
 
     fn pass_time(&mut self, input: &mut Input<'_>) -> Result<(), SessionError> {
         self.now_ms += u64::from(input.byte()) * 100;
-        self.session.handle_timeout(self.now_ms)
+        self.session.handle_timeout(self.now_ms).map(drop)
     }
 
     fn transmit(&mut self, input: &mut Input<'_>) {
@@ -390,6 +390,7 @@ impl Run {
                 assert!(self.end(request).abort_sent, "nobody asked for it");
             }
             Event::LoggedOut { .. } => assert!(self.logging_out),
+            Event::ResetDone { .. } => panic!("nobody asked for a reset"),
             Event::Async(_) | Event::Rejected(_) => {}
         }
     }
