@@ -405,7 +405,9 @@ impl Guest {
                 .into(),
         };
         let moved = self.queue.set_memory(&memory);
-        assert!(broken || moved.is_ok() != self.queue.is_broken());
+        // A ring that is not in it is away, not broken; a broken one stays so.
+        assert_eq!(self.queue.is_broken(), broken);
+        assert!(!broken || moved.is_ok());
         self.memory = Arc::new(memory);
     }
 
