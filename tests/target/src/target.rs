@@ -36,7 +36,7 @@ impl TestTarget {
     /// # Errors
     /// When the address cannot be bound or no thread can be started.
     pub fn start(config: TargetConfig) -> io::Result<Self> {
-        let listener = TcpListener::bind(config.listen)?;
+        let listener = bind_again(config.listen)?;
         let portal = listener.local_addr()?;
         // One thread: commands take effect one after the other, and events are in their order.
         let runtime = Builder::new_current_thread().enable_all().build()?;
