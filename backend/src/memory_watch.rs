@@ -11,7 +11,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, compiler_fence, fence};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FsWord, fstatfs};
@@ -138,6 +138,10 @@ impl MemoryLoss {
     /// Whether some was lost. To be asked after what it is to vouch for was read: the handler says
     /// so before anybody can see zeros.
     pub fn is_lost(&self) -> bool {
+        // The compiler may not ask before an access of this thread that the handler interrupts, nor
+        // the processor before it sees zeros that another thread was given.
+        compiler_fence(SeqCst);
+        fence(Acquire);
         self.cell.lost.load(Relaxed)
     }
 
@@ -157,7 +161,7 @@ impl AsFd for MemoryLoss {
 }
 
 impl Drop for MemoryLoss {
-    /// No mapping refers to it any more: each [`Watch`] holds it.
+    /// No mapping refers to it any more: each `Watch` holds it.
     fn drop(&mut self) {
         self.cell.claimed.store(false, Release);
     }
