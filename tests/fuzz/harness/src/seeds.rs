@@ -1,4 +1,5 @@
-//! Inputs made by hand, each for something that should work: where fuzzing starts.
+//! Inputs made by hand, where fuzzing starts: each for something that should work or, where its name
+//! begins with `bad-`, for something that should not and is a small step away.
 //!
 //! `cargo run -p vhost-user-iscsi-fuzz-harness` writes them into the corpus, to be done when the
 //! form of an input has changed. A test sees to it that each still leads where it should.
@@ -88,6 +89,16 @@ fn session() -> Vec<Seed> {
             "abort",
             &[PLAIN, &read, &send, &[3, 0], &send, &[9, 11, 0, 0]],
         ),
+        seed(
+            "abort-crosses-status",
+            &[PLAIN, &read, &send, &[3, 0], &send, &status, &[9, 11, 0, 0]],
+        ),
+        seed(
+            "bad-order",
+            &[PLAIN, &read, &send, &[9, 0x83, 0, 100, 0, 31, 1, 43, 8]],
+        ),
+        seed("bad-r2ts", &[PLAIN, &write, &send, &ask, &ask]),
+        seed("bad-ping-flood", &[PLAIN, &[9, 9, 0, 7].repeat(70)]),
         seed("reject", &[PLAIN, &read, &send, &[9, 13, 0, 4, 1]]),
         seed(
             "pings-and-log-out",
@@ -353,6 +364,16 @@ fn probe() -> Vec<Seed> {
         &refused,
         &ready,
     ];
+    // As many bytes as a signed number of 64 bits can say.
+    let capacity = filled(&[0, 0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0, 0, 2, 0]);
+    let largest = [
+        inquiry.as_slice(),
+        &refused,
+        &ready,
+        &capacity,
+        &caching,
+        &ready,
+    ];
     let attention = [4, 6, 0x29, 0, 0];
     let resized = [4, 6, 0x2a, 9, 0];
     let mut restless = vec![attention.as_slice(), &inquiry, &resized];
@@ -367,6 +388,11 @@ fn probe() -> Vec<Seed> {
             "probe",
             "old",
             &[&old.concat(), &[1, 1, 1, 0, 1, 0, 1, 0, 0, 255]],
+        ),
+        seed(
+            "probe",
+            "largest",
+            &[&largest.concat(), &[1, 1, 1, 0, 1, 0, 1, 0, 0, 255]],
         ),
         seed("probe", "restless", &[&restless.concat(), &[0; 12], &[1]]),
     ]
@@ -602,6 +628,56 @@ fn descriptor_chains() -> Vec<Seed> {
         seed("write-zeroes", &[ring, &request(5, &ranges), serve]),
         seed("indirect", &[ring, &in_table.concat(), serve]),
         seed(
+            "bad-loop",
+            &[
+                ring,
+                &header(0),
+                &descriptor(0, 0x80, 0, 16, next),
+                &[0, place(0, next), 1, 0, 0, 0xa0, 8, 0, 0],
+                serve,
+            ],
+        ),
+        seed(
+            "bad-indirect-loop",
+            &[
+                ring,
+                &header(0),
+                &descriptor(0, 0x90, 2, 3, table),
+                &indirect(0, 0x80, 0, 16, next),
+                &[
+                    0,
+                    place(1, next | write) | 1,
+                    0,
+                    0,
+                    0x90,
+                    1,
+                    0,
+                    0,
+                    0xa0,
+                    8,
+                    1,
+                    0,
+                ],
+                serve,
+            ],
+        ),
+        seed(
+            "bad-length",
+            &[
+                ring,
+                &request(
+                    0,
+                    &[&descriptor(1, 0xa0, 0, 100, next | write), &status(2)[..]].concat(),
+                ),
+                serve,
+            ],
+        ),
+        seed("bad-head", &[ring, &request(0, &read), &[3, 8, 0, 8, 12]]),
+        seed(
+            "bad-index",
+            &[ring, &request(0, &read), &[7, 99, 0, 8, 8, 12]],
+        ),
+        seed(
             "new-memory",
             &[
                 ring,
@@ -635,6 +711,25 @@ fn inflight_region() -> Vec<Seed> {
             &[ring, &piece(8, &[1, 0, 16, 0, 2, 0, 10, 0]), &marks],
         ),
         seed("interrupted-batch", &[ring, version, &marks]),
+        seed("bad-mark", &[ring, version, &marks, &piece(96, &[2])]),
+        seed("bad-version", &[ring, &piece(8, &[2, 0, 16])]),
+        seed(
+            "bad-batch-is-a-loop",
+            &[ring, &piece(8, &[1, 0, 16, 0, 2, 0, 7, 0]), &marks],
+        ),
+        seed(
+            "bad-batch-leaves",
+            &[
+                ring,
+                &piece(8, &[1, 0, 16, 0, 2, 0, 8, 0]),
+                &marks,
+                &piece(54, &[200]),
+            ],
+        ),
+        seed(
+            "bad-used-index",
+            &[ring, &piece(8, &[1, 0, 16, 0, 2, 0, 200, 0]), &marks],
+        ),
         seed("of-several-queues", &[&[4, 10, 0, 3, 1, 3, 0, 1]]),
     ]
 }
@@ -717,6 +812,7 @@ fn front_end() -> Vec<Seed> {
         5,
         &[&number(1, 0), &number(0, 0), zero, &[3], &at(0), zero],
     );
+    let wrapping = [6, 0, 0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
     let address = [
         &number(0, 0)[..],
         &number(0, 0),
@@ -758,6 +854,16 @@ fn front_end() -> Vec<Seed> {
         seed(
             "left-running",
             &[&guest, &begin.concat(), &set_features, &memory, &ring],
+        ),
+        seed(
+            "bad-region",
+            &[
+                &guest,
+                &begin.concat(),
+                &set_features,
+                &with_file(0, 37, &[zero, &wrapping, &[3], &at(0), zero]),
+                &ring,
+            ],
         ),
         seed(
             "reset",

@@ -10,9 +10,11 @@ use crate::peer::{Peer, Sent, field, negotiated, put, spoil};
 
 /// A header, additional segments, and digests: what the session may ask for at once.
 const MAX_WANTED_BYTES: usize = 48 + 255 * 4 + 4;
-/// A task may wait to be sent and to be aborted, while to serve and to abort a former task of its
-/// slot waits, too; then answers to pings, a ping and a logout.
-const MAX_QUEUED: usize = 4 * MAX_TASKS + MAX_QUEUED_NOP_ANSWERS + 2;
+/// What may wait for a task: to be sent, to be served, to be aborted. A former task of its slot may
+/// have left the last two behind, but then it has not been sent itself, so it cannot be served.
+const PER_TASK: usize = 3;
+/// What may wait beside: answers to pings, a ping and a logout.
+const OTHERS: usize = MAX_QUEUED_NOP_ANSWERS + 2;
 
 /// A command that was submitted and has not ended.
 #[derive(Debug)]
@@ -97,7 +99,9 @@ impl Run {
 
     fn check(&self) {
         assert_eq!(self.session.tasks_in_flight(), self.live.len());
-        assert!(self.session.queued() <= MAX_QUEUED, "the queue grows");
+        let queued = self.session.queued();
+        let of_tasks = PER_TASK * self.submitted as usize;
+        assert!(queued <= of_tasks.min(4 * MAX_TASKS) + OTHERS, "{queued}");
         assert!(self.live.len() <= MAX_TASKS);
         let data_bytes = self.live.iter().map(|live| u64::from(live.length()));
         assert_eq!(self.session.data_bytes(), data_bytes.sum::<u64>());

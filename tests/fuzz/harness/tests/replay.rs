@@ -168,7 +168,8 @@ fn every_seed_leads_somewhere_and_is_in_the_corpus() {
     let mut faults = Vec::new();
     for seed in seeds::all() {
         let target = TARGETS.iter().find(|target| target.name == seed.target);
-        if (target.unwrap().run)(&seed.bytes) == 0 {
+        let leads = (target.unwrap().run)(&seed.bytes) > 0;
+        if !leads && !seed.name.starts_with("bad-") {
             faults.push(format!("{} of {} leads nowhere", seed.name, seed.target));
         }
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
