@@ -50,7 +50,7 @@ const LIKENESS: f64 = 0.7;
 
 /// Something wrong with the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(super) struct Problem {
     /// The line, from 1; 0 for the file as a whole.
     pub line: usize,
     /// What is wrong, and what would be right.
@@ -59,7 +59,7 @@ pub struct Problem {
 
 /// Everything that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems {
+pub(super) struct Problems {
     /// The file.
     pub path: PathBuf,
     /// At least one, in the order of the lines.
@@ -98,7 +98,7 @@ impl fmt::Display for Problems {
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn read(path: &Path, system: &System<'_>) -> Result<ServeSettings, Problems> {
+pub(super) fn read(path: &Path, system: &System<'_>) -> Result<ServeSettings, Problems> {
     let failed = |problems| Problems {
         path: path.to_owned(),
         problems,
