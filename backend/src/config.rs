@@ -43,6 +43,10 @@ pub const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest login time-out: whoever wants to wait longer wants `--wait-for-target`.
 pub const MAX_LOGIN_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// The shortest command time-out: an array that fails over takes seconds, and to send again what
+/// is only slow makes it slower.
+pub const MIN_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The longest that requests may wait for lost storage, short of for ever.
 pub const MAX_IO_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
@@ -122,6 +126,12 @@ pub struct DiskSettings {
     /// The longest that a queue's thread looks for work before it sleeps, while that pays lately:
     /// at most [`MAX_POLL_LIMIT`]; zero for never.
     pub poll_limit: Duration,
+    /// How long a command may be unanswered before the target is asked to end it: at least
+    /// [`MIN_COMMAND_TIMEOUT`]; `None` for ever.
+    pub command_timeout: Option<Duration>,
+    /// A command that cannot be ended otherwise is ended by a LOGICAL UNIT RESET, which ends the tasks
+    /// of other hosts, too.
+    pub lun_reset: bool,
     /// How long requests wait for lost storage before they end with an I/O error; `None` for ever.
     /// At most [`MAX_IO_TIMEOUT`].
     pub io_timeout: Option<Duration>,

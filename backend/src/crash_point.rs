@@ -20,6 +20,49 @@ pub(crate) enum CrashPoint {
     Settled,
 }
 
+/// Comes before each store to memory that outlives the process. Unit tests can have it be the last
+/// thing that happens; anywhere else it is nothing.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn before_store() {}
+
+#[cfg(test)]
+pub(crate) use in_test::{before_store, killed_at};
+
+#[cfg(test)]
+mod in_test {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    thread_local! {
+        /// How many more stores this thread may make.
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// What unwinds instead of an error.
+    struct Killed;
+
+    /// Does `work`, or the part of it before its store number `at`, counted from 0; then `None`.
+    pub(crate) fn killed_at<T>(at: Option<u32>, work: impl FnOnce() -> T) -> Option<T> {
+        LEFT.set(at);
+        let result = catch_unwind(AssertUnwindSafe(work));
+        LEFT.set(None);
+        match result {
+            Ok(done) => Some(done),
+            Err(reason) if reason.is::<Killed>() => None,
+            Err(reason) => resume_unwind(reason),
+        }
+    }
+
+    pub(crate) fn before_store() {
+        match LEFT.get() {
+            None => {}
+            Some(0) => resume_unwind(Box::new(Killed)),
+            Some(left) => LEFT.set(Some(left - 1)),
+        }
+    }
+}
+
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub(crate) fn reach(_: CrashPoint) {}

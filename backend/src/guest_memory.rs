@@ -5,15 +5,100 @@
 //! only the copy is looked at. Every pointer here was found in a mapping that the owning value
 //! keeps alive.
 
+use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use vm_memory::{
-    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
+    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MemoryRegionAddress,
 };
 
-/// The memory of one guest as the front-end shared it, without dirty tracking.
-pub type GuestMemory = GuestMemoryMmap<()>;
+use crate::crash_point::before_store;
+use crate::memory_watch::{MemoryLoss, Watch};
+
+/// A memory table as the vhost crates have it, without dirty tracking.
+pub type MemoryTable = GuestMemoryMmap<()>;
+
+/// The memory of one guest as the front-end shared it. Clones are the same memory.
+///
+/// The front-end may cut its files shorter at any time. What is read there is then zeros, what is
+/// written goes nowhere, and [`is_lost`](Self::is_lost) says so.
+#[derive(Clone, Debug, Default)]
+pub struct GuestMemory {
+    /// One for each region. They go before the mappings that they are about.
+    watches: Vec<Arc<Watch>>,
+    loss: Option<Arc<MemoryLoss>>,
+    table: MemoryTable,
+}
+
+impl Deref for GuestMemory {
+    type Target = MemoryTable;
+
+    fn deref(&self) -> &MemoryTable {
+        &self.table
+    }
+}
+
+/// Memory that nobody can take away, and that is not watched.
+impl From<MemoryTable> for GuestMemory {
+    fn from(table: MemoryTable) -> Self {
+        Self {
+            watches: Vec::new(),
+            loss: None,
+            table,
+        }
+    }
+}
+
+impl GuestMemory {
+    /// No memory at all.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Memory of a front-end whose losses go to `loss`, to be called before anything of it is
+    /// touched. Regions that it has in common with `former` are watched already.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn watched(table: &MemoryTable, former: &Self, loss: &Arc<MemoryLoss>) -> io::Result<Self> {
+        let watch = |region: &GuestRegionMmap<()>| {
+            let mapping = region.get_mmap();
+            let present = former.watches.iter().find(|watch| watch.is_of(&mapping));
+            match present {
+                Some(watch) => Ok(Arc::clone(watch)),
+                None => Watch::new(mapping, loss).map(Arc::new),
+            }
+        };
+        let watches: io::Result<_> = table.iter().map(watch).collect();
+        Ok(Self {
+            watches: watches?,
+            loss: Some(Arc::clone(loss)),
+            table: table.clone(),
+        })
+    }
+
+    /// Whether some of it is gone. Asked after a read or a write, it vouches for that.
+    pub fn is_lost(&self) -> bool {
+        self.loss.as_ref().is_some_and(|loss| loss.is_lost())
+    }
+
+    /// A system call found a page of it gone.
+    pub fn report_loss(&self) {
+        if let Some(loss) = &self.loss {
+            loss.report();
+        }
+    }
+
+    fn check(&self) -> Result<(), GuestMemoryError> {
+        if self.is_lost() {
+            return Err(GuestMemoryError::Lost);
+        }
+        Ok(())
+    }
+}
 
 /// The most segments one request may have: twice the descriptors of the largest ring, so that
 /// segments split at region borders still fit, and no request can make us allocate without bound.
@@ -50,6 +135,9 @@ pub enum GuestMemoryError {
         /// The alignment wanted of the host address.
         alignment_bytes: usize,
     },
+    /// A part of the memory is gone. What was copied may be zeros instead.
+    #[error("the front-end has taken guest memory away")]
+    Lost,
     /// The request has more than [`MAX_SEGMENTS`] segments.
     #[error("the request has more than {MAX_SEGMENTS} segments")]
     TooManySegments,
@@ -85,7 +173,7 @@ fn first_run(
 /// for the few bytes of a descriptor or header that took longer than everything else about them.
 ///
 /// # Errors
-/// When a byte of it is outside guest memory.
+/// When a byte of it is outside guest memory, or some memory is lost.
 pub fn copy_from_guest(
     memory: &GuestMemory,
     address: GuestAddress,
@@ -106,7 +194,7 @@ pub fn copy_from_guest(
         at = GuestAddress(at.0.saturating_add(run_bytes as u64));
         rest = tail;
     }
-    Ok(())
+    memory.check()
 }
 
 /// A fixed range of guest memory in one region: a part of a virtqueue, or of a region that tracks
@@ -190,6 +278,7 @@ impl GuestRange {
 
     /// Writes a byte.
     pub fn store_u8(&self, offset: usize, value: u8, order: Ordering) {
+        before_store();
         self.atomic_u8(offset).store(value, order);
     }
 
@@ -200,6 +289,7 @@ impl GuestRange {
 
     /// Writes a little-endian 64-bit word.
     pub fn store_u64(&self, offset: usize, value: u64, order: Ordering) {
+        before_store();
         self.atomic_u64(offset).store(value.to_le(), order);
     }
 
@@ -210,6 +300,7 @@ impl GuestRange {
 
     /// Writes a little-endian 16-bit word.
     pub fn store_u16(&self, offset: usize, value: u16, order: Ordering) {
+        before_store();
         self.atomic_u16(offset).store(value.to_le(), order);
     }
 
@@ -222,6 +313,7 @@ impl GuestRange {
 
     /// Writes a little-endian 32-bit word.
     pub fn write_u32(&self, offset: usize, value: u32) {
+        before_store();
         let pointer = self.pointer_to::<u32>(offset);
         // SAFETY: in range, aligned and mapped; volatile, since the guest may read at any time.
         unsafe { pointer.write_volatile(value.to_le()) }
@@ -341,7 +433,9 @@ impl GuestBuffers {
 
     /// Writes the status byte; without one, nothing.
     pub fn write_status(&mut self, status: u8) {
-        if let Some(StatusByte(pointer)) = self.status {
+        if let Some(StatusByte(pointer)) = self.status
+            && !self.is_lost()
+        {
             // SAFETY: one byte of a mapping that `memory` keeps alive while `status` is set.
             unsafe { pointer.write_volatile(status) }
         }
@@ -350,8 +444,10 @@ impl GuestBuffers {
     /// Copies `bytes` into the guest's memory at `offset` of the data.
     ///
     /// # Errors
-    /// When they do not fit; then nothing was copied.
+    /// When they do not fit; then nothing was copied. When memory of the guest is lost.
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) -> Result<(), GuestMemoryError> {
+        // What is gone is not to be replaced page by page.
+        self.check()?;
         let mut done_bytes = 0;
         for (pointer, length_bytes) in self.runs(offset, bytes.len())? {
             let source = bytes.as_ptr().wrapping_add(done_bytes);
@@ -361,13 +457,14 @@ impl GuestBuffers {
             unsafe { std::ptr::copy_nonoverlapping(source, pointer, length_bytes) };
             done_bytes += length_bytes;
         }
-        Ok(())
+        self.check()
     }
 
     /// Copies the data from `offset` on out of the guest's memory into all of `bytes`.
     ///
     /// # Errors
-    /// When there are not as many; then nothing was copied.
+    /// When there are not as many; then nothing was copied. When memory of the guest is lost: then
+    /// the copy is not its data.
     pub fn copy_out(&self, offset: u64, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
         let mut done_bytes = 0;
         for (pointer, length_bytes) in self.runs(offset, bytes.len())? {
@@ -376,7 +473,7 @@ impl GuestBuffers {
             unsafe { std::ptr::copy_nonoverlapping(pointer, target, length_bytes) };
             done_bytes += length_bytes;
         }
-        Ok(())
+        self.check()
     }
 
     /// Appends the host addresses of `length_bytes` bytes of data from `offset` on, for a
@@ -403,6 +500,22 @@ impl GuestBuffers {
             covered_bytes += run_bytes;
         }
         Ok(covered_bytes)
+    }
+
+    /// Whether some of the memory that the request is in was lost.
+    pub fn is_lost(&self) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.is_lost())
+    }
+
+    /// A system call found a page of it gone.
+    pub fn report_loss(&self) {
+        if let Some(memory) = &self.memory {
+            memory.report_loss();
+        }
+    }
+
+    fn check(&self) -> Result<(), GuestMemoryError> {
+        self.memory.as_ref().map_or(Ok(()), |memory| memory.check())
     }
 
     /// The runs of host addresses behind `length_bytes` bytes of data from `offset` on.
@@ -454,7 +567,9 @@ mod tests {
     /// Two regions that touch at 0x2000, and one that stands alone.
     fn memory() -> Arc<GuestMemory> {
         let ranges = [0x1000, 0x2000, 0x8000].map(|start| (GuestAddress(start), REGION_BYTES));
-        Arc::new(GuestMemory::from_ranges(&ranges).unwrap())
+        Arc::new(GuestMemory::from(
+            MemoryTable::from_ranges(&ranges).unwrap(),
+        ))
     }
 
     fn buffers(segments: &[(u64, u32)]) -> GuestBuffers {

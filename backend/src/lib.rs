@@ -21,6 +21,7 @@ pub mod exit;
 )]
 pub mod guest_memory;
 pub mod initiator_name;
+pub mod memory_watch;
 mod pdu_log;
 pub mod portal;
 #[allow(

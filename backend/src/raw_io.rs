@@ -1,5 +1,6 @@
 //! System calls on raw pointers and raw descriptors: gathered sends and scattered receives over
-//! our own bytes and guest memory alike, and the descriptor that a parent process passed on.
+//! our own bytes and guest memory alike, the descriptor that a parent process passed on, and the
+//! signal of a page of guest memory that is gone.
 //!
 //! The second of the two files with unsafe code: it lends pointers into guest memory to the
 //! kernel, which is the one reader and writer that a racing guest cannot confuse.
@@ -7,8 +8,10 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use crate::guest_memory::{GuestBuffers, GuestMemoryError, MAX_IOVECS};
+use crate::memory_watch::{self, LostPage};
 
 /// Room for the vector of one system call, kept so that no call has to allocate it.
 #[derive(Debug, Default)]
@@ -141,4 +144,105 @@ pub(crate) fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is open, and the parent that named it left it to us: nothing else in
     // this process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// How long a page of memory is.
+pub(crate) fn page_bytes() -> usize {
+    // SAFETY: sysconf reads a number of the system's.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(page_bytes).unwrap_or(4096)
+}
+
+/// Has `memory_watch` asked about every SIGBUS from now on, for as long as the process lives. Only
+/// the first call does anything.
+///
+/// # Errors
+/// When the system refuses, which it has no reason to.
+pub(crate) fn catch_sigbus() -> io::Result<()> {
+    static RESULT: OnceLock<Result<(), i32>> = OnceLock::new();
+    let install = || {
+        let handler: extern "C" fn(_, _, _) = on_sigbus;
+        set_sigbus_action(handler as libc::sighandler_t, libc::SA_SIGINFO)
+    };
+    RESULT
+        .get_or_init(install)
+        .map_err(io::Error::from_raw_os_error)
+}
+
+fn set_sigbus_action(handler: libc::sighandler_t, flags: libc::c_int) -> Result<(), i32> {
+    // SAFETY: a sigaction of zeros is a valid one, with an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler;
+    action.sa_flags = flags;
+    // SAFETY: `action` outlives the call. The handler is SIG_DFL or `on_sigbus`, which has the type
+    // that SA_SIGINFO wants and does only what a signal handler may.
+    let result = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(errno()) }
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// What a handler has to leave as it was.
+fn set_errno(value: i32) {
+    // SAFETY: says where errno of this thread is.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: it is there as long as the thread, which alone uses it.
+    unsafe { place.write(value) };
+}
+
+/// The handler. It may interrupt this thread at any access to guest memory: no allocation, no lock,
+/// no panic, and errno as it was.
+extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let errno_before = errno();
+    // SAFETY: the kernel passes a siginfo_t, which nothing else refers to.
+    let info = unsafe { info.read() };
+    // SAFETY: of a SIGBUS that comes from a fault it is the address; else it is not looked at.
+    let address = unsafe { info.si_addr() }.addr();
+    // Anything else is a broken page of the machine's (BUS_MCEERR_AR), or sent by somebody.
+    let page = (info.si_code == libc::BUS_ADRERR).then(|| memory_watch::lose(address));
+    match page.flatten() {
+        Some(page) if put_zeros_under(&page) => write_byte(page.pipe),
+        _ => die_of_sigbus(),
+    }
+    set_errno(errno_before);
+}
+
+/// Puts zeros of our own in the place of a page that holds nothing.
+fn put_zeros_under(page: &LostPage) -> bool {
+    let start = std::ptr::without_provenance_mut(page.start);
+    // SAFETY: the page is one, or a run, of a mapping that is watched, so it is mapped for guest
+    // memory and will be until the interrupted access is over; there are no references to it. Who
+    // unmaps the mapping unmaps this part of it, too.
+    let mapped = unsafe {
+        libc::mmap(
+            start,
+            page.length_bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_FIXED | libc::MAP_ANONYMOUS | libc::MAP_PRIVATE,
+            -1,
+            0,
+        )
+    };
+    mapped != libc::MAP_FAILED
+}
+
+/// Makes a pipe readable.
+fn write_byte(pipe: RawFd) {
+    // SAFETY: the kernel reads a byte that outlives the call. The descriptor belongs to the
+    // `MemoryLoss` of a watched mapping, which is held while somebody is within an access to it. A
+    // full pipe is readable already.
+    unsafe { libc::write(pipe, [1_u8].as_ptr().cast(), 1) };
+}
+
+/// Has the process end as it would have without a handler, with one line of what it was.
+fn die_of_sigbus() {
+    const LINE: &[u8] = b"vhost-user-iscsi: SIGBUS outside of any memory that a front-end shared\n";
+    let _ = set_sigbus_action(libc::SIG_DFL, 0);
+    // SAFETY: the kernel reads the line, which is static.
+    unsafe { libc::write(libc::STDERR_FILENO, LINE.as_ptr().cast(), LINE.len()) };
+    // SAFETY: a handler may call raise(3). The signal is blocked until this one returns, and then
+    // ends the process.
+    unsafe { libc::raise(libc::SIGBUS) };
 }

@@ -18,6 +18,34 @@ pub enum SessionError {
     /// The target answers, but not our logout, which it may have asked for itself.
     #[error("the target did not answer the logout")]
     LogoutUnanswered,
+    /// The target answers, but neither a command that is late nor the request to end it. The
+    /// command may still run until the session is reinstated (RFC 7143 section 6.3.5).
+    #[error("the target answered neither a late command nor its ABORT TASK within {waited_ms} ms")]
+    AbortUnanswered {
+        /// How long the abort was waited for.
+        waited_ms: u64,
+    },
+    /// The target did not answer a LOGICAL UNIT RESET, the last thing to ask for.
+    #[error("the target did not answer a LOGICAL UNIT RESET within {waited_ms} ms")]
+    ResetUnanswered {
+        /// How long it was waited for.
+        waited_ms: u64,
+    },
+    /// The target answers, but the connection takes no bytes: a command is late that could not even
+    /// be sent.
+    #[error("the connection has taken nothing for {waited_ms} ms, and a command waits for it")]
+    NotSent {
+        /// How long.
+        waited_ms: u64,
+    },
+    /// The target answers, but takes no commands, though none is in flight (section 4.2.2.1).
+    #[error(
+        "the target has kept its command window closed for {waited_ms} ms without a command in flight"
+    )]
+    WindowStaysClosed {
+        /// How long.
+        waited_ms: u64,
+    },
     /// Nothing was heard for too long.
     #[error("the target answered nothing for {silence_ms} ms, a ping included")]
     Silence {
@@ -155,7 +183,7 @@ pub enum SubmitError {
     /// All tasks are taken.
     #[error("the task table is full")]
     TableFull,
-    /// A logout was asked for, by us or by the target.
+    /// A logout was asked for, by us or by the target, or the logical unit is being reset.
     #[error("the session is being closed")]
     Closing,
 }

@@ -32,13 +32,31 @@ pub const LOGOUT_TIMEOUT_MS: u64 = 5_000;
 /// How long a ping may stay unanswered, in milliseconds, while nothing else is heard.
 pub const PING_TIMEOUT_MS: u64 = 5_000;
 
+/// How long an ABORT TASK may stay unanswered, in milliseconds. It asks for nothing but bookkeeping:
+/// a target that cannot do that in five seconds is served better by a new session.
+pub const ABORT_TIMEOUT_MS: u64 = 5_000;
+
+/// How long a LOGICAL UNIT RESET may stay unanswered, in milliseconds. It ends whatever the logical
+/// unit is doing, so it may take longer than an abort; the guest waits all the while.
+pub const RESET_TIMEOUT_MS: u64 = 10_000;
+
+/// How long after the news that tasks were ended without an answer those in flight may still be
+/// answered, in milliseconds. What lives is answered sooner as a rule; what does not is sent again,
+/// and a task aborted too early costs only another try.
+pub const RECONCILE_MS: u64 = 2_000;
+
 /// How often a request is sent again at once before each further try waits [`RETRY_DELAY_MS`].
 /// A LUN may have several unit attentions pending; more than a few in a row mean that waiting is
 /// better than asking.
 pub const MAX_IMMEDIATE_RETRIES: u32 = 8;
 
-/// How long a request waits that the target was too busy for, or not ready for.
+/// How long a request waits that the target was too busy for, or not ready for, in milliseconds;
+/// twice as long each further time, up to [`MAX_RETRY_DELAY_MS`].
 pub const RETRY_DELAY_MS: u64 = 100;
+
+/// The longest that a request waits for its next try, in milliseconds: a target that is away for
+/// minutes is asked rarely enough, and found back soon enough.
+pub const MAX_RETRY_DELAY_MS: u64 = 1_600;
 
 /// The most data that goes into one PDU, whatever the target takes: the data of one PDU with a
 /// digest is copied, and a target must not choose how much memory that needs.

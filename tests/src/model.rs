@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use crate::frontend::spec::{
     F_DISCARD, F_INDIRECT_DESC, F_WRITE_ZEROES, S_OK, SECTOR_BYTES, T_DISCARD, T_IN, T_OUT,
@@ -130,6 +131,8 @@ pub struct Mix {
     pub align_sectors: u32,
     /// Requests in flight per queue.
     pub depth: usize,
+    /// Requests that may end with an error. Where one wrote, anything may be afterwards.
+    pub may_fail: usize,
 }
 
 impl Default for Mix {
@@ -141,8 +144,18 @@ impl Default for Mix {
             max_sectors: 512,
             align_sectors: 1,
             depth: 16,
+            may_fail: 0,
         }
     }
+}
+
+/// What became of a mix.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// The requests that ended with an error: type, sectors, status.
+    pub failed: Vec<(u32, Range<u64>, u8)>,
+    /// The longest time between a request and its answer.
+    pub longest: Duration,
 }
 
 /// Sends a random mix to all queues of `frontend`, several requests in flight, and judges every
@@ -168,7 +181,7 @@ pub enum Moment {
     Disconnected,
 }
 
-/// As [`random_mix`], disturbed at every [`Moment`].
+/// As [`random_mix`], disturbed at every [`Moment`]; says what became of it.
 ///
 /// # Panics
 /// As [`random_mix`].
@@ -177,7 +190,7 @@ pub fn random_mix_with(
     model: &mut Model,
     mix: &Mix,
     disturb: impl FnMut(&mut Frontend, Moment),
-) {
+) -> Summary {
     let mut disturb = disturb;
     let mut run = Run::new(frontend, model, mix.clone(), &mut disturb);
     for step in 0..mix.steps {
@@ -186,11 +199,23 @@ pub fn random_mix_with(
     }
     run.drain();
     run.read_back();
+    run.summary
 }
 
 struct InFlight {
     range: Range<u64>,
     version: u64,
+    since: Instant,
+}
+
+impl InFlight {
+    fn new(range: Range<u64>, version: u64) -> Self {
+        Self {
+            range,
+            version,
+            since: Instant::now(),
+        }
+    }
 }
 
 struct Run<'a> {
@@ -200,6 +225,7 @@ struct Run<'a> {
     rng: Rng,
     /// By queue and head.
     in_flight: HashMap<(usize, u16), InFlight>,
+    summary: Summary,
     disturb: &'a mut dyn FnMut(&mut Frontend, Moment),
 }
 
@@ -217,6 +243,7 @@ impl<'a> Run<'a> {
             mix,
             rng,
             in_flight: HashMap::new(),
+            summary: Summary::default(),
             disturb,
         }
     }
@@ -232,7 +259,7 @@ impl<'a> Run<'a> {
             self.await_one();
         }
         let (request, version) = self.pick_request(&range);
-        self.submit(queue, request, InFlight { range, version });
+        self.submit(queue, request, InFlight::new(range, version));
     }
 
     fn submit(&mut self, queue: usize, request: Request, note: InFlight) {
@@ -312,19 +339,28 @@ impl<'a> Run<'a> {
 
     fn judge(&mut self, completion: &Completion, note: &InFlight) {
         let request = completion.request.as_ref().expect("no raw chains here");
-        if completion.status != S_OK {
-            let (kind, range, status) = (request.kind, &note.range, completion.status);
-            self.fail(&format!(
-                "type {kind} on sectors {range:?} ended with status {status}"
-            ));
-        }
         let range = note.range.clone();
+        self.summary.longest = self.summary.longest.max(note.since.elapsed());
+        if completion.status != S_OK {
+            return self.judge_failed(request.kind, range, completion.status);
+        }
         match request.kind {
             T_IN => self.model.judge(request.sector, &completion.data),
             T_OUT => self.model.written(range, note.version),
             T_WRITE_ZEROES => self.model.zeroed_range(range),
             T_DISCARD => self.model.discarded(range),
             _ => {}
+        }
+    }
+
+    fn judge_failed(&mut self, kind: u32, range: Range<u64>, status: u8) {
+        self.summary.failed.push((kind, range.clone(), status));
+        if self.summary.failed.len() > self.mix.may_fail {
+            let what = format!("type {kind} on sectors {range:?} ended with status {status}");
+            self.fail(&what);
+        }
+        if matches!(kind, T_OUT | T_WRITE_ZEROES | T_DISCARD) {
+            self.model.discarded(range);
         }
     }
 
@@ -340,10 +376,7 @@ impl<'a> Run<'a> {
         while start < self.mix.range.end {
             let sectors = step.min(self.mix.range.end - start);
             let length_bytes = u32::try_from(sectors).expect("short") * SECTOR_BYTES;
-            let note = InFlight {
-                range: start..start + sectors,
-                version: 0,
-            };
+            let note = InFlight::new(start..start + sectors, 0);
             self.submit(0, Request::read(start, length_bytes), note);
             self.await_one();
             start += sectors;

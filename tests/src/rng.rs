@@ -28,6 +28,12 @@ impl Rng {
         u32::try_from(self.below(u64::from(bound))).unwrap_or(0)
     }
 
+    /// One of these, of which there is at least one.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        let at = self.below(from.len() as u64);
+        from[usize::try_from(at).expect("below a length")]
+    }
+
     /// True in `percent` of a hundred cases.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent

@@ -305,6 +305,21 @@ impl Tgt {
             .signal(signal);
     }
 
+    /// Bytes that it has read and written since it was started, connections and LUN files together:
+    /// they grow as long as somebody uses it.
+    ///
+    /// # Panics
+    /// When it was killed.
+    pub fn moved_bytes(&self) -> u64 {
+        let counts = std::fs::read_to_string(format!("/proc/{}/io", self.id()));
+        let counts = counts.expect("/proc/PID/io");
+        let moved = counts.lines().filter_map(|line| {
+            let (name, bytes) = line.split_once(": ")?;
+            ["rchar", "wchar"].contains(&name).then_some(bytes)
+        });
+        moved.filter_map(|bytes| bytes.parse::<u64>().ok()).sum()
+    }
+
     /// What `tgtadm --op show --mode target` prints: LUNs, sessions, connections.
     pub fn show(&self) -> String {
         let arguments = ["--mode", "target", "--op", "show"].map(str::to_owned);

@@ -11,8 +11,6 @@
 
 #[path = "dissection/capture.rs"]
 mod capture;
-#[path = "dissection/recorder.rs"]
-mod recorder;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -22,9 +20,8 @@ use tempfile::NamedTempFile;
 use vhost_user_iscsi_tests::daemon::{self, Daemon};
 use vhost_user_iscsi_tests::disk::{DISK_BYTES, pattern};
 use vhost_user_iscsi_tests::frontend::{FrontendConfig, spec::S_OK};
+use vhost_user_iscsi_tests::proxy::Proxy;
 use vhost_user_iscsi_tests::tgt::{LunOptions, Target, Tgt};
-
-use recorder::Recorder;
 
 /// How long the daemon may take to log out.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -43,14 +40,14 @@ const SESSION: [&str; 8] = [
 ];
 
 /// A disk of tgt behind a proxy that records.
-fn recorded_disk() -> (Tgt, Target, Recorder) {
+fn recorded_disk() -> (Tgt, Target, Proxy) {
     let mut tgt = Tgt::start();
     let options = LunOptions {
         thin: true,
         ..LunOptions::default()
     };
     let target = tgt.disk(DISK_BYTES, &options);
-    let recorder = Recorder::before(tgt.port());
+    let recorder = Proxy::recording(tgt.port());
     (tgt, target, recorder)
 }
 
@@ -71,7 +68,7 @@ fn use_disk(url: &str, arguments: &[&str]) {
 }
 
 /// What tshark says of a capture, in full.
-fn dissect(recorder: &Recorder) -> String {
+fn dissect(recorder: &Proxy) -> String {
     let file = NamedTempFile::new().unwrap();
     std::fs::write(file.path(), capture::of(&recorder.segments())).unwrap();
     let mut command = Command::new("tshark");
@@ -127,9 +124,9 @@ fn a_discovery_is_well_formed() {
 
 #[test]
 fn a_probe_is_well_formed_and_asks_for_what_it_says() {
-    let (_tgt, target, recorder) = recorded_disk();
+    let (tgt, target, recorder) = recorded_disk();
     assert_eq!(
-        daemon::run(&["probe", &recorder.url(&target)]).code,
+        daemon::run(&["probe", &recorder.url(&tgt.url(&target, 1))]).code,
         Some(0)
     );
     let dissection = dissect(&recorder);
@@ -149,8 +146,8 @@ fn a_probe_is_well_formed_and_asks_for_what_it_says() {
 
 #[test]
 fn a_session_with_every_request_is_well_formed() {
-    let (_tgt, target, recorder) = recorded_disk();
-    use_disk(&recorder.url(&target), &[]);
+    let (tgt, target, recorder) = recorded_disk();
+    use_disk(&recorder.url(&tgt.url(&target, 1)), &[]);
     assert_names(&dissect(&recorder), &SESSION);
 }
 
@@ -160,7 +157,7 @@ fn a_session_with_digests_is_well_formed() {
     tgt.set(&target, "HeaderDigest", "CRC32C,None");
     tgt.set(&target, "DataDigest", "CRC32C,None");
     let digests = ["--header-digest", "crc32c", "--data-digest", "crc32c"];
-    use_disk(&recorder.url(&target), &digests);
+    use_disk(&recorder.url(&tgt.url(&target, 1)), &digests);
     let dissection = dissect(&recorder);
     assert_names(&dissection, &SESSION);
     for name in ["HeaderDigest: 0x", "DataDigest: 0x"] {

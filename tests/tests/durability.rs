@@ -77,6 +77,7 @@ fn a_loss_of_power_that_a_new_session_is_told_of_counts_as_well() {
     write(&mut frontend, 0);
     served.target.push_unit_attention(0, POWER_ON);
     served.target.drop_connections();
+    served.daemon.wait_log("is lost", SOON);
     assert_eq!(flush(&mut frontend, 0), S_IOERR);
     assert_eq!(flush(&mut frontend, 0), S_OK);
 }
@@ -116,6 +117,10 @@ fn requests_wait_as_long_as_io_timeout_says_and_succeed_again_when_storage_is_ba
     write_on_both(&mut frontend);
     served.target.refuse_connections();
     served.target.drop_connections();
+    for session in [0, 1] {
+        let lost = format!("session {session} of {} is lost", served.target.url(0));
+        served.daemon.wait_log(&lost, SOON);
+    }
     for queue in [0, 1] {
         assert_eq!(flush(&mut frontend, queue), S_IOERR);
         // What is asked of the device itself needs no storage.

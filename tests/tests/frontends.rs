@@ -13,7 +13,7 @@ use vhost_user_iscsi_tests::daemon::{Launch, run};
 use vhost_user_iscsi_tests::disk::{DISK_BYTES, Disk, pattern};
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{
-    Frontend, FrontendConfig, IO_LIMIT, Layout, Request, connect_raw, is_closed_within,
+    Frontend, FrontendConfig, IO_LIMIT, Layout, Queue, Request, connect_raw, is_closed_within,
 };
 use vhost_user_iscsi_tests::tgt::{LunOptions, Target, Tgt};
 
@@ -156,6 +156,27 @@ fn a_stopped_ring_has_nothing_in_flight_and_resumes() {
     while frontend.queue(2).in_flight() > 0 {
         assert_eq!(frontend.queue(2).wait_used(IO_LIMIT).unwrap().status, S_OK);
     }
+}
+
+/// QEMU does so when a region changes its size.
+#[test]
+fn a_ring_whose_memory_leaves_for_a_while_goes_on_where_it_was() {
+    let disk = Disk::new();
+    let mut frontend = disk.connect(four_queues());
+    for _ in 0..20 {
+        load(&mut frontend);
+        // The rings are in the first.
+        frontend.remove_region(0).unwrap();
+        frontend.ping().unwrap();
+        frontend.queues().iter().for_each(Queue::kick);
+        frontend.add_region(0).unwrap();
+        for queue in frontend.queues() {
+            while queue.in_flight() > 0 {
+                assert_eq!(queue.wait_used(IO_LIMIT).unwrap().status, S_OK);
+            }
+        }
+    }
+    works(&mut frontend);
 }
 
 #[test]

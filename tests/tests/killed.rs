@@ -17,6 +17,7 @@ use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig, IO_LIMIT, Layout, Request};
 use vhost_user_iscsi_tests::model::{Mix, Model, Moment, random_mix_with};
 use vhost_user_iscsi_tests::rng::Rng;
+use vhost_user_iscsi_tests::soak;
 use vhost_user_iscsi_tests::tgt::{LunOptions, Target, Tgt};
 use vhost_user_iscsi_tests::wait;
 
@@ -104,20 +105,26 @@ fn killed_again_and_again(host: &mut Host, frontend: &mut Frontend, mix: &Mix) -
     let mut rng = Rng::new(mix.seed ^ 0xdead);
     let mut next_kill = rng.below(100);
     let mut kills = 0;
-    random_mix_with(
-        frontend,
-        &mut Model::zeroed(),
-        mix,
-        |frontend, moment| match moment {
-            Moment::Submitted(step) if step >= next_kill => {
-                host.daemon.kill();
-                next_kill = step + 50 + rng.below(100);
-                kills += 1;
-            }
-            Moment::Submitted(_) => {}
-            Moment::Disconnected => assert!(host.resume(frontend, None)),
-        },
-    );
+    let summary =
+        random_mix_with(
+            frontend,
+            &mut Model::zeroed(),
+            mix,
+            |frontend, moment| match moment {
+                Moment::Submitted(step) if step >= next_kill => {
+                    host.daemon.kill();
+                    next_kill = step + 50 + rng.below(100);
+                    kills += 1;
+                }
+                Moment::Submitted(_) => {}
+                Moment::Disconnected => assert!(host.resume(frontend, None)),
+            },
+        );
+    soak::report(&[
+        ("kills", kills),
+        ("guest_errors", summary.failed.len() as u64),
+        ("longest_pause_ms", soak::milliseconds(summary.longest)),
+    ]);
     kills
 }
 
@@ -127,11 +134,11 @@ fn nothing_is_lost_with_four_queues_and_sessions() {
     let mut frontend = host.connect(queues(4));
     let mix = Mix {
         seed: 0xde4d,
-        steps: 2000,
+        steps: 100 * soak::times("VHOST_USER_ISCSI_TEST_KILLS", 20),
         ..Mix::default()
     };
     let kills = killed_again_and_again(&mut host, &mut frontend, &mix);
-    assert!(kills >= 10, "{kills}");
+    assert!(kills >= mix.steps / 200, "{kills}");
     for queue in 0..4 {
         assert_eq!(frontend.inflight().marked(queue), 0, "queue {queue}");
     }
@@ -330,7 +337,13 @@ fn a_region_that_is_none_is_refused_with_a_reason() {
         ftruncate(&file, 100).unwrap();
         file
     };
-    for case in 0..6 {
+    let huge = || {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+        let file = memfd_create("region", flags | MemfdFlags::HUGE_2MB).unwrap();
+        ftruncate(&file, 2 << 20).unwrap();
+        file
+    };
+    for case in 0..7 {
         let (mut host, mut frontend) = killed_in_flight();
         let region = frontend.inflight();
         let reason = match case {
@@ -353,6 +366,10 @@ fn a_region_that_is_none_is_refused_with_a_reason() {
             4 => {
                 region.file = short().into();
                 "is longer than its file"
+            }
+            5 => {
+                region.file = huge().into();
+                "an inflight region of huge pages"
             }
             _ => {
                 region.mmap_offset = 1 << 20;

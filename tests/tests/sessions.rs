@@ -5,14 +5,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use iscsi_test_target::{
-    AsyncEvent, CommandFault, Event, LoginFault, LunConfig, Negotiation, Rule, Sense, TargetConfig,
-    Thin, opcode,
-};
+use iscsi_test_target::{Event, LoginFault, LunConfig, Negotiation, Rule, TargetConfig, Thin};
 use tempfile::TempDir;
 use vhost_user_iscsi_tests::daemon::{Launch, run};
 use vhost_user_iscsi_tests::disk::pattern;
-use vhost_user_iscsi_tests::frontend::spec::{S_IOERR, S_OK};
+use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
 use vhost_user_iscsi_tests::model::{Mix, Model, random_mix};
 use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, Served, one_lun, start_target};
@@ -103,121 +100,6 @@ fn wait_for_sessions(served: &Served, count: usize) {
 
 // ---- a target that misbehaves -------------------------------------------------------------------
 
-/// The guest works through one fault; the session is made anew, and the log names the fault.
-fn rides_out(fault: CommandFault, opcode: u8, logged: &str, arguments: &[&str]) {
-    let served = Served::with(config(), arguments);
-    let mut frontend = served.connect(queues(1));
-    let rule = Rule::command(fault.clone()).opcode(opcode).skip(2).once();
-    let rule = served.target.add(rule);
-    // Requests of 32 KiB and more: whichever is struck takes several PDUs and R2Ts.
-    let long = Mix {
-        align_sectors: 64,
-        ..mix()
-    };
-    random_mix(&mut frontend, &mut Model::zeroed(), &long);
-    assert_eq!(served.target.fired(rule), 1, "{fault:?}");
-    assert_eq!(logins(&served), 2, "{fault:?}: {:#?}", served.daemon.log());
-    assert_eq!(isids(&served).len(), 1, "{fault:?}");
-    all_logins_have_tsih_0(&served);
-    served.daemon.wait_log(logged, SOON);
-}
-
-const BROKE: &str = "broke the protocol";
-
-#[test]
-fn a_wrong_stat_sn_or_tag_costs_the_session_but_no_request() {
-    for fault in [
-        CommandFault::StatSnOff(1),
-        CommandFault::StatSnOff(-1),
-        CommandFault::StatSnOff(i32::MAX),
-        CommandFault::UnknownTag,
-    ] {
-        rides_out(fault.clone(), opcode::READ_16, BROKE, &[]);
-        rides_out(fault, opcode::WRITE_16, BROKE, &[]);
-    }
-}
-
-#[test]
-fn data_for_the_wrong_place_costs_the_session_but_no_request() {
-    for fault in [
-        CommandFault::DataBeyondBuffer,
-        CommandFault::DataAtWrongOffset,
-        CommandFault::WrongDataSn,
-        CommandFault::R2tForRead,
-    ] {
-        rides_out(fault, opcode::READ_16, BROKE, &[]);
-    }
-}
-
-#[test]
-fn a_wrong_r2t_costs_the_session_but_no_request() {
-    for fault in [
-        CommandFault::R2tBeyondBuffer,
-        CommandFault::R2tOfZero,
-        CommandFault::R2tBeyondMaxBurst,
-        CommandFault::TooManyR2ts,
-    ] {
-        rides_out(fault, opcode::WRITE_16, BROKE, &[]);
-    }
-}
-
-#[test]
-fn a_wrong_digest_costs_the_session_but_no_request() {
-    let digests = ["--header-digest", "crc32c", "--data-digest", "crc32c"];
-    let header = CommandFault::WrongHeaderDigest;
-    rides_out(header.clone(), opcode::READ_16, "header digest", &digests);
-    rides_out(header, opcode::WRITE_16, "header digest", &digests);
-    rides_out(
-        CommandFault::WrongDataDigest,
-        opcode::READ_16,
-        "data digest",
-        &digests,
-    );
-}
-
-#[test]
-fn a_residual_count_that_lies_costs_the_session_but_no_request() {
-    rides_out(
-        CommandFault::ResidualUnderflow(512),
-        opcode::READ_16,
-        BROKE,
-        &[],
-    );
-}
-
-#[test]
-fn a_lost_connection_costs_no_request() {
-    for fault in [
-        CommandFault::CloseAfter,
-        CommandFault::CloseBefore,
-        CommandFault::CutAnswer(0),
-        CommandFault::CutAnswer(20),
-        CommandFault::CutAnswer(48),
-        CommandFault::CutAnswer(60),
-    ] {
-        rides_out(fault.clone(), opcode::READ_16, "session 0", &[]);
-        rides_out(fault, opcode::WRITE_16, "session 0", &[]);
-    }
-}
-
-#[test]
-fn a_rejected_command_is_an_error_of_that_request_only() {
-    // RFC 7143 section 11.17.1: protocol error, command not supported, invalid PDU field.
-    for reason in [0x04, 0x05, 0x09] {
-        let served = Served::with(config(), &[]);
-        let mut frontend = served.connect(queues(1));
-        for opcode in [opcode::READ_16, opcode::WRITE_16] {
-            let reject = Rule::command(CommandFault::Reject(reason));
-            served.target.add(reject.opcode(opcode).once());
-        }
-        let queue = frontend.queue(0);
-        assert_eq!(queue.write(0, &pattern(4096)).unwrap(), S_IOERR);
-        assert_eq!(queue.read(0, 4096).unwrap().0, S_IOERR);
-        random_mix(&mut frontend, &mut Model::zeroed(), &mix());
-        served.daemon.wait_log("reject", SOON);
-    }
-}
-
 #[test]
 fn every_connection_cut_again_and_again_costs_no_request() {
     let served = Served::with(config(), &[]);
@@ -238,32 +120,6 @@ fn every_connection_cut_again_and_again_costs_no_request() {
     random_mix(&mut frontend, &mut model, &mix());
     all_logins_have_tsih_0(&served);
     assert!(isids(&served).len() <= 4);
-}
-
-#[test]
-fn asynchronous_messages_cost_no_request() {
-    for event in [
-        AsyncEvent::LogoutRequest { seconds: 3 },
-        AsyncEvent::DropConnection {
-            time2wait: 0,
-            time2retain: 0,
-        },
-        AsyncEvent::DropAllConnections {
-            time2wait: 1,
-            time2retain: 0,
-        },
-        AsyncEvent::Renegotiate { seconds: 3 },
-        AsyncEvent::Scsi(Sense::CAPACITY_CHANGED),
-        AsyncEvent::Other(255),
-    ] {
-        let served = Served::with(config(), &[]);
-        let mut frontend = served.connect(queues(2));
-        let mut model = Model::zeroed();
-        random_mix(&mut frontend, &mut model, &mix());
-        assert!(served.target.send_async(event) > 0);
-        random_mix(&mut frontend, &mut model, &Mix { seed: 2, ..mix() });
-        assert!(isids(&served).len() <= 2, "{event:?}");
-    }
 }
 
 #[test]

@@ -67,11 +67,6 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// One line for each.
-    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        self.problems.iter().map(|problem| self.line_of(problem))
-    }
-
     fn line_of(&self, problem: &Problem) -> String {
         let path = self.path.display();
         match problem.line {

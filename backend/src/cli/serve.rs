@@ -8,8 +8,8 @@ use nix::unistd::Group;
 
 use super::options::{InitiatorArgs, parse_url};
 use super::values::{
-    IoTimeout, parse_1_to_64, parse_fd, parse_io_timeout, parse_mode, parse_poll_limit,
-    parse_queue_size, parse_serial,
+    OptionalTime, parse_1_to_64, parse_command_timeout, parse_fd, parse_io_timeout, parse_mode,
+    parse_poll_limit, parse_queue_size, parse_serial,
 };
 use crate::config::{
     DiskName, DiskSettings, QueueSize, Serial, ServeSettings, ServedDisk, SocketPath,
@@ -55,9 +55,18 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "N", default_value = "50", value_parser = parse_poll_limit)]
     poll_max_us: Duration,
 
+    /// How long a command may be unanswered before it is ended and sent again: forever, or a time
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_command_timeout)]
+    command_timeout: OptionalTime,
+
+    /// End a late command by a LOGICAL UNIT RESET where nothing else does: it ends the commands of
+    /// other hosts, too
+    #[arg(long)]
+    lun_reset: bool,
+
     /// How long requests wait for lost storage before they fail: forever, 0, or a time such as 2m
     #[arg(long, value_name = "TIME", default_value = "forever", value_parser = parse_io_timeout)]
-    io_timeout: IoTimeout,
+    io_timeout: OptionalTime,
 
     /// Let a flush succeed although the target has told of a loss of power after the writes before
     /// it: for a write cache with a battery
@@ -103,6 +112,8 @@ impl ServeArgs {
             queue_size: self.queue_size,
             sessions: self.sessions.unwrap_or_else(default_sessions),
             poll_limit: self.poll_max_us,
+            command_timeout: self.command_timeout.0,
+            lun_reset: self.lun_reset,
             io_timeout: self.io_timeout.0,
             ignore_power_loss: self.ignore_power_loss,
             serial: self.serial.clone(),

@@ -6,7 +6,8 @@ use iscsi_core::login::settings::DigestPreference;
 use log::LevelFilter;
 
 use crate::config::{
-    MAX_IO_TIMEOUT, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, QueueSize, Serial,
+    MAX_IO_TIMEOUT, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, MIN_COMMAND_TIMEOUT,
+    QueueSize, Serial,
 };
 
 /// `10s`, `1m 30s`, `500ms`: more than nothing, and at most an hour.
@@ -20,18 +21,30 @@ pub(super) fn parse_login_timeout(text: &str) -> Result<Duration, String> {
 /// A time, or `None` for ever; a type of its own, for clap takes an `Option` for an option that may
 /// be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct IoTimeout(pub(super) Option<Duration>);
+pub(super) struct OptionalTime(pub(super) Option<Duration>);
 
 /// `forever`, `0`, or a time up to [`MAX_IO_TIMEOUT`].
-pub(super) fn parse_io_timeout(text: &str) -> Result<IoTimeout, String> {
+pub(super) fn parse_io_timeout(text: &str) -> Result<OptionalTime, String> {
     let time = match text {
-        "forever" => return Ok(IoTimeout(None)),
+        "forever" => return Ok(OptionalTime(None)),
         "0" => Some(Duration::ZERO),
         _ => humantime::parse_duration(text).ok(),
     };
     let time = time.filter(|time| *time <= MAX_IO_TIMEOUT);
-    time.map(|time| IoTimeout(Some(time)))
+    time.map(|time| OptionalTime(Some(time)))
         .ok_or_else(|| "forever, 0, or a time with its unit, at most 1day, such as 2m".to_owned())
+}
+
+/// `forever`, or a time from [`MIN_COMMAND_TIMEOUT`] to [`MAX_IO_TIMEOUT`].
+pub(super) fn parse_command_timeout(text: &str) -> Result<OptionalTime, String> {
+    if text == "forever" {
+        return Ok(OptionalTime(None));
+    }
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|time| (MIN_COMMAND_TIMEOUT..=MAX_IO_TIMEOUT).contains(time))
+        .map(|time| OptionalTime(Some(time)))
+        .ok_or_else(|| "forever, or a time with its unit, from 1s to 1day, such as 30s".to_owned())
 }
 
 /// The four ways to offer a digest.

@@ -85,7 +85,7 @@ impl Commands {
             scsi,
         };
         // The window may be closed for a moment; the target opens it with a PDU of its own.
-        while self.session.submit(command).is_err() {
+        while self.session.submit(command, 0).is_err() {
             self.next_event().await?;
         }
         loop {

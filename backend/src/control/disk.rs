@@ -205,6 +205,8 @@ fn start(
         device_id: device_id(&facts, disk.serial.as_ref()),
         max_lanes: usize::from(disk.sessions),
         poll_limit: disk.poll_limit,
+        command_timeout: disk.command_timeout,
+        lun_reset: disk.lun_reset,
         io_timeout: disk.io_timeout,
         shared: Arc::new(shared(disk, sessions_left)),
         reports: reports.clone(),

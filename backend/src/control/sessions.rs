@@ -51,21 +51,26 @@ pub(super) async fn keep(
     let mut losses: HashMap<usize, Losses> = HashMap::new();
     while let Some(event) = events.recv().await {
         let lane = event.lane();
+        if let LaneEvent::TasksCleared { .. } = event {
+            engine.reconcile();
+            continue;
+        }
         if let Some(former) = logins.remove(&lane) {
             former.abort();
             let _ = former.await;
         }
         let pause = match event {
-            LaneEvent::SessionWanted { .. } | LaneEvent::TasksLeft { .. } => Duration::ZERO,
             LaneEvent::SessionLost { .. } => {
                 losses.entry(lane).or_default().next_pause(Instant::now())
             }
+            _ => Duration::ZERO,
         };
         let (sessions, engine) = (Arc::clone(&sessions), Arc::clone(&engine));
         let login = tokio::spawn(async move {
             match event {
                 LaneEvent::SessionWanted { lane } => sessions.open(&engine, lane).await,
                 LaneEvent::TasksLeft { lane } => sessions.end_tasks(&engine, lane).await,
+                LaneEvent::TasksCleared { .. } => {}
                 LaneEvent::SessionLost { lane, reason } => {
                     sessions.reopen(&engine, lane, &reason, pause).await;
                 }

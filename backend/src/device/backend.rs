@@ -19,6 +19,7 @@ use super::config_space::{self, WRITEBACK_OFFSET};
 use super::features;
 use super::rings::{Ring, RingOwner, RingSet, SharedMemory, lock};
 use crate::guest_memory::GuestMemory;
+use crate::memory_watch::MemoryLoss;
 
 /// What the operator decides about the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,23 +92,33 @@ pub(super) fn protocol_features() -> VhostUserProtocolFeatures {
 pub(super) struct Connection {
     device: Arc<BlockDevice>,
     rings: Arc<RingSet>,
+    /// What the front-end took away of the memory that it had shared.
+    loss: Arc<MemoryLoss>,
     writeback: AtomicBool,
 }
 
 impl Connection {
-    pub(super) fn new(device: Arc<BlockDevice>) -> Arc<Self> {
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub(super) fn new(device: Arc<BlockDevice>) -> io::Result<Arc<Self>> {
         let rings = RingSet::new(Arc::clone(&device.owner));
         let connection = Self {
             device,
             rings,
+            loss: MemoryLoss::new()?,
             writeback: AtomicBool::new(false),
         };
         connection.set_writeback(connection.device.initial_writeback());
-        Arc::new(connection)
+        Ok(Arc::new(connection))
     }
 
     pub(super) fn rings(&self) -> &Arc<RingSet> {
         &self.rings
+    }
+
+    /// What the front-end took away of the memory that it had shared.
+    pub(super) fn loss(&self) -> &Arc<MemoryLoss> {
+        &self.loss
     }
 
     /// How many virtqueues there are.
@@ -128,7 +139,7 @@ impl Connection {
     /// The front-end has gone: takes back its rings and lets its memory go.
     pub(super) fn end(&self) {
         self.rings.stop_all();
-        self.device.owner.set_memory(Arc::new(GuestMemory::new()));
+        self.rings.set_memory(Arc::default());
     }
 
     fn set_writeback(&self, writeback: bool) {
@@ -204,8 +215,11 @@ impl VhostUserBackend for Connection {
         Ok(())
     }
 
+    /// Comes before anything of the new memory is touched.
     fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
-        self.device.owner.set_memory(memory.memory().into_inner());
+        let former = self.rings.memory();
+        let memory = GuestMemory::watched(&memory.memory(), &former, &self.loss)?;
+        self.rings.set_memory(Arc::new(memory));
         Ok(())
     }
 
@@ -267,7 +281,7 @@ mod tests {
 
     fn connection(owner: &Arc<TestOwner>) -> Arc<Connection> {
         let owner: Arc<dyn RingOwner> = Arc::clone(owner) as _;
-        Connection::new(Arc::new(BlockDevice::new(test_facts(), SETTINGS, owner)))
+        Connection::new(Arc::new(BlockDevice::new(test_facts(), SETTINGS, owner))).unwrap()
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! crate takes a connected stream and has hooks for these, this file can go.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream as BlockingStream};
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use rustix::net::{
     socket_with,
 };
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::FrontendReq as Code;
 use vhost_user_backend::VhostUserDaemon;
@@ -25,7 +27,7 @@ use super::backend::{BlockDevice, Connection};
 use super::filter::RequestFilter;
 use super::inflight::{self, Description, InflightRegion};
 use super::message::{Message, MessageError};
-use crate::guest_memory::GuestMemory;
+use crate::guest_memory::MemoryTable;
 
 /// Why a front-end's connection ended before the front-end did.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,12 @@ pub enum ChannelError {
     /// The front-end sent what cannot be passed on.
     #[error("the front-end's connection was closed: {0}")]
     Message(#[from] MessageError),
+    /// Memory that the front-end had shared is gone.
+    #[error(
+        "the front-end's connection was closed: the front-end truncated its memory file, or the \
+         file system or huge pages behind it ran out of room"
+    )]
+    MemoryLost,
     /// The vhost crate refused a request.
     #[error("the front-end's connection was closed: {0}")]
     Refused(vhost_user_backend::Error),
@@ -58,19 +66,31 @@ pub async fn serve_front_end(
     stream: UnixStream,
     device: Arc<BlockDevice>,
 ) -> Result<(), ChannelError> {
-    let connection = Connection::new(device);
+    let connection = Connection::new(device).map_err(ChannelError::Start)?;
+    let loss = loss_pipe(&connection).map_err(ChannelError::Start)?;
     let (mut served, inner) = Served::start(Arc::clone(&connection))?;
     let passed = tokio::select! {
-        passed = pass_requests(&stream, &inner, &connection) => passed,
+        passed = pass_requests(&stream, &inner, &connection) => passed.map_err(ChannelError::from),
         () = pass_replies(&inner, &stream) => Ok(()),
+        _ = loss.readable() => Err(ChannelError::MemoryLost),
     };
     drop((stream, inner));
     let daemon = tokio::task::spawn_blocking(move || served.end()).await;
+    if connection.loss().is_lost() {
+        // Whatever else came of it.
+        return Err(ChannelError::MemoryLost);
+    }
     passed?;
     match daemon {
         Ok(Err(error)) if !is_departure(&error) => Err(ChannelError::Refused(error)),
         _ => Ok(()),
     }
+}
+
+/// Readable when memory that the front-end had shared is gone. It tells where others would have to
+/// ask: the handler of a signal may write to it, and it is seen at once.
+fn loss_pipe(connection: &Connection) -> io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(connection.loss().as_fd().try_clone_to_owned()?)
 }
 
 /// Passes requests on, or answers them, until either side closes.
@@ -124,7 +144,7 @@ fn answer(request: &mut Message, connection: &Connection) -> Result<Answer, Mess
         }
         Ok(Code::SET_INFLIGHT_FD) => {
             let (description, files) = (Description::parse(request), request.take_files());
-            let region = InflightRegion::adopt(description, files, max_queues)?;
+            let region = InflightRegion::adopt(description, files, max_queues, connection.loss())?;
             if let Some(disk) = region.former_disk(&connection.disk())? {
                 connection.take_over(disk);
             }
@@ -168,7 +188,7 @@ struct Served {
 impl Served {
     /// Starts a daemon; returns also our end of the connection to it.
     fn start(connection: Arc<Connection>) -> Result<(Self, UnixStream), ChannelError> {
-        let memory = GuestMemoryAtomic::new(GuestMemory::new());
+        let memory = GuestMemoryAtomic::new(MemoryTable::new());
         let mut daemon = connection
             .rings()
             .assemble(|| Daemon::new("vhost-user".into(), Arc::clone(&connection), memory))

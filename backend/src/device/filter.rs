@@ -7,8 +7,10 @@
 //!   a bitmap of type `()`, whose `replace` panics;
 //! - regions whose addresses wrap around, unchecked in ADD_MEM_REG: translating an address then
 //!   overflows, which is a panic in a debug build and a wrong address in a release;
-//! - regions longer than their file, which would be a SIGBUS at the first touch. (A file that is
-//!   cut shorter later still is one.);
+//! - regions longer than their file, which would be a SIGBUS at the first touch. Files that can be
+//!   sealed are sealed first, so that they stay as long as they are; what becomes of the others is
+//!   `memory_watch`'s to say;
+//! - regions that end within a huge page, whose mapping could never be undone;
 //! - more regions than the slots that were advertised: ADD_MEM_REG does not count, and each holds a
 //!   file descriptor;
 //! - ring sizes that are no power of two, which the crate ignores and reports as done.
@@ -19,10 +21,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{FileType, fstat};
 use vhost::vhost_user::message::FrontendReq as Code;
 
 use super::backend::protocol_features;
+use super::file_length::{ends_within_a_page, is_shorter, keeps_its_length};
 use super::message::{Message, MessageError};
 use super::queue::MAX_QUEUE_SIZE;
 
@@ -161,16 +163,17 @@ impl Region {
         let (Some(_), Some(_), Some(file_end)) = ends else {
             return Some("a region that wraps around");
         };
+        if ends_within_a_page(file, self.size_bytes) {
+            return Some("a region that ends within a huge page");
+        }
+        if !keeps_its_length(file) {
+            log::debug!(
+                "the memory at guest address {:#x} is a file that the front-end could truncate",
+                self.guest_address
+            );
+        }
         is_shorter(file, file_end).then_some("a region longer than its file")
     }
-}
-
-/// Whether a plain file (or memfd) ends before `end`. Other kinds have no length to go by.
-pub(super) fn is_shorter(file: BorrowedFd<'_>, end: u64) -> bool {
-    fstat(file).is_ok_and(|stat| {
-        let plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        plain && u64::try_from(stat.st_size).unwrap_or(0) < end
-    })
 }
 
 #[cfg(test)]

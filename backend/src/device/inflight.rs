@@ -10,21 +10,20 @@
 //! marks and list are only read when a ring starts, and from then on only written.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use iscsi_core::disk::record::{DiskRecord, MAX_RECORD_BYTES};
-use rustix::fs::{
-    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create,
-};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use vm_memory::{FileOffset, GuestAddress};
 
-use super::filter::is_shorter;
+use super::file_length::{ends_within_a_page, is_shorter, keeps_its_length};
 use super::message::Message;
 use super::queue::MAX_QUEUE_SIZE;
 use crate::crash_point::{CrashPoint, reach};
-use crate::guest_memory::{GuestMemory, GuestMemoryError, GuestRange};
+use crate::guest_memory::{GuestMemory, GuestMemoryError, GuestRange, MemoryTable};
+use crate::memory_watch::MemoryLoss;
 
 // QueueRegionSplit of the specification.
 const FEATURES: usize = 0;
@@ -90,6 +89,9 @@ pub enum InflightError {
     /// The file ends before the region.
     #[error("an inflight region that is longer than its file")]
     BeyondFile,
+    /// The file has huge pages, and the region is shorter than one.
+    #[error("an inflight region of huge pages")]
+    HugePages,
     /// The file could not be mapped.
     #[error("cannot map an inflight region: {0}")]
     Map(String),
@@ -220,6 +222,7 @@ impl InflightRegion {
         description: Description,
         files: Vec<OwnedFd>,
         max_queues: u16,
+        loss: &Arc<MemoryLoss>,
     ) -> Result<Self, InflightError> {
         let count = files.len();
         let file = <[OwnedFd; 1]>::try_from(files).map_err(|_| InflightError::Files { count })?;
@@ -232,10 +235,12 @@ impl InflightRegion {
                 needed_bytes: queues_bytes,
             });
         }
-        seal(&file)?;
+        if !keeps_its_length(&file) {
+            return Err(InflightError::Unsealed);
+        }
         let has_trailer = length_bytes - queues_bytes as u64 >= TRAILER_BYTES as u64;
         let mapped_bytes = queues_bytes + if has_trailer { TRAILER_BYTES } else { 0 };
-        let memory = map(file, description.mmap_offset, mapped_bytes)?;
+        let memory = map(file, description.mmap_offset, mapped_bytes, loss)?;
         Ok(Self {
             memory,
             num_queues: description.num_queues,
@@ -319,23 +324,25 @@ impl InflightRegion {
     }
 }
 
-/// Makes sure that the file keeps its length: a page beyond its end would be a SIGBUS.
-fn seal(file: &OwnedFd) -> Result<(), InflightError> {
-    let is_sealed = |seals: SealFlags| seals.contains(SealFlags::SHRINK);
-    if fcntl_get_seals(file).is_ok_and(is_sealed) {
-        return Ok(());
-    }
-    fcntl_add_seals(file, SealFlags::SHRINK).map_err(|_| InflightError::Unsealed)
-}
-
-/// Maps the region as memory at address 0. Its file is sealed, and so stays as long as it is now.
-fn map(file: OwnedFd, offset: u64, length_bytes: usize) -> Result<Arc<GuestMemory>, InflightError> {
+/// Maps the region as memory at address 0. Its file is sealed, and so stays as long as it is now; it
+/// is watched all the same, for a seal does not promise that there is memory for its pages.
+fn map(
+    file: OwnedFd,
+    offset: u64,
+    length_bytes: usize,
+    loss: &Arc<MemoryLoss>,
+) -> Result<Arc<GuestMemory>, InflightError> {
     let end = offset.checked_add(length_bytes as u64);
-    if end.is_none_or(|end| is_shorter(file.as_fd(), end)) {
+    if end.is_none_or(|end| is_shorter(&file, end)) {
         return Err(InflightError::BeyondFile);
     }
+    if ends_within_a_page(&file, length_bytes as u64) {
+        return Err(InflightError::HugePages);
+    }
     let file = FileOffset::new(File::from(file), offset);
-    GuestMemory::from_ranges_with_files([(GuestAddress(0), length_bytes, Some(file))])
+    let table = MemoryTable::from_ranges_with_files([(GuestAddress(0), length_bytes, Some(file))])
+        .map_err(|error| InflightError::Map(error.to_string()))?;
+    GuestMemory::watched(&table, &GuestMemory::new(), loss)
         .map(Arc::new)
         .map_err(|error| InflightError::Map(error.to_string()))
 }

@@ -12,6 +12,7 @@ use super::inflight::{Description, InflightError, InflightRegion, create};
 use super::message::Message;
 use super::queue::SplitQueue;
 use super::test_ring::TestRing;
+use crate::memory_watch::MemoryLoss;
 
 const SIZE: u16 = 16;
 /// Where the state of descriptor 0 is, the used index, and the version.
@@ -33,7 +34,7 @@ impl Kept {
 
     fn region(&self) -> InflightRegion {
         let file = self.file.try_clone().unwrap();
-        InflightRegion::adopt(self.description, vec![file], 1).unwrap()
+        InflightRegion::adopt(self.description, vec![file], 1, &MemoryLoss::new().unwrap()).unwrap()
     }
 
     /// The next process.
@@ -79,7 +80,8 @@ fn says_in_24_bytes_what_it_was_told() {
 #[test]
 fn has_room_for_exactly_the_queues_that_were_asked_for() {
     let (description, file) = create(description(0, 2, 128), 2).unwrap();
-    let region = InflightRegion::adopt(description, vec![file], 2).unwrap();
+    let region =
+        InflightRegion::adopt(description, vec![file], 2, &MemoryLoss::new().unwrap()).unwrap();
     for (queue, size, good) in [
         (0, 128, true),
         (1, 64, true),
@@ -309,7 +311,8 @@ fn a_record_that_was_cut_short_by_a_kill_is_none_and_a_damaged_one_an_error() {
 fn a_region_of_another_back_end_has_no_room_for_the_disk() {
     let (said, file) = create(description(0, 1, SIZE), 1).unwrap();
     let without_trailer = description(trailer_of(said), 1, SIZE);
-    let region = InflightRegion::adopt(without_trailer, vec![file], 1).unwrap();
+    let region =
+        InflightRegion::adopt(without_trailer, vec![file], 1, &MemoryLoss::new().unwrap()).unwrap();
     for _ in 0..2 {
         assert_eq!(region.former_disk(&disk("a")).unwrap(), None);
     }

@@ -74,9 +74,10 @@ pub(super) struct Message {
 
 impl Message {
     /// A message made by hand, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn new(code: u32, body: &[u8], files: Vec<OwnedFd>) -> Self {
-        let header = [code, 1, u32::try_from(body.len()).unwrap()].map(u32::to_ne_bytes);
+        let size = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let header = [code, 1, size].map(u32::to_ne_bytes);
         Self {
             bytes: [header.as_flattened(), body].concat(),
             files,

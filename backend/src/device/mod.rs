@@ -10,12 +10,17 @@ pub mod channel;
 mod channel_tests;
 pub mod config_space;
 pub mod features;
+mod file_length;
 mod filter;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod inflight;
 #[cfg(test)]
 mod inflight_tests;
 mod message;
 pub mod queue;
+#[cfg(test)]
+mod queue_model_tests;
 pub mod request;
 pub mod rings;
 pub mod serial;

@@ -125,12 +125,17 @@ struct Layout {
 /// killed.
 ///
 /// A ring whose driver broke the rules is reported once and then behaves as an empty one that is
-/// never written to.
+/// never written to. So does one whose memory has left the table, until
+/// [`set_memory`](Self::set_memory) brings it back.
 pub struct SplitQueue {
     layout: Layout,
     memory: Arc<GuestMemory>,
-    /// `None` when the ring is broken.
+    /// `None` when the ring is broken or away.
     parts: Option<Parts>,
+    /// The ring is in none of the regions that there are now.
+    is_away: bool,
+    /// What was completed while the ring was away.
+    held_back: Vec<(u16, u32)>,
     event_idx: bool,
     /// The available index of the next buffer to pop.
     next_avail: u16,
@@ -180,6 +185,8 @@ impl SplitQueue {
             layout,
             memory,
             parts: Some(parts),
+            is_away: false,
+            held_back: Vec::new(),
             event_idx: setup.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0,
             next_avail,
             seen_avail: next_avail,
@@ -247,7 +254,7 @@ impl SplitQueue {
 
     /// Whether the driver broke the rules and the queue is given up.
     pub fn is_broken(&self) -> bool {
-        self.parts.is_none()
+        self.parts.is_none() && !self.is_away
     }
 
     /// Takes the next available buffer: the index of its first descriptor, which is in the table.
@@ -273,6 +280,9 @@ impl SplitQueue {
         }
         let entry = RING + AVAIL_ELEMENT_BYTES * self.slot(self.next_avail);
         let head = parts.avail_ring.load_u16(entry, Ordering::Relaxed);
+        if self.give_up_lost_memory() {
+            return Ok(None);
+        }
         if let Err(error) = self.check_count(available) {
             self.parts = None;
             return Err(error);
@@ -287,6 +297,18 @@ impl SplitQueue {
             inflight.mark(head);
         }
         Ok(Some(head))
+    }
+
+    /// Gives the ring up if memory of its front-end was lost; `true` if so. To be asked after
+    /// descriptors were read: they may have been zeros. What is completed from now on is shown to
+    /// nobody, and stays marked as in flight.
+    pub fn give_up_lost_memory(&mut self) -> bool {
+        let is_lost = self.memory.is_lost();
+        if is_lost {
+            self.parts = None;
+            self.is_away = false;
+        }
+        is_lost
     }
 
     /// A ring of n entries has n buffers in all, available or in flight, each with a descriptor.
@@ -321,7 +343,12 @@ impl SplitQueue {
     /// [`publish`](Self::publish).
     pub fn push_used(&mut self, head: u16, length_bytes: u32) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let Some(parts) = &self.parts else { return };
+        let Some(parts) = &self.parts else {
+            if self.is_away {
+                self.held_back.push((head, length_bytes));
+            }
+            return;
+        };
         let entry = RING + USED_ELEMENT_BYTES * self.slot(self.next_used);
         parts.used_ring.write_u32(entry, u32::from(head));
         parts.used_ring.write_u32(entry + 4, length_bytes);
@@ -334,6 +361,8 @@ impl SplitQueue {
     /// Shows the driver all completed buffers at once. Returns whether it wants to be notified.
     #[must_use = "a driver that is not notified may wait for ever"]
     pub fn publish(&mut self) -> bool {
+        // The data and the status bytes may not have arrived.
+        self.give_up_lost_memory();
         let Some(parts) = &self.parts else {
             return false;
         };
@@ -346,6 +375,10 @@ impl SplitQueue {
             .used_ring
             .store_u16(INDEX, self.next_used, Ordering::Release);
         self.published_used = self.next_used;
+        if self.memory.is_lost() {
+            // Nor may the index have: the marks stay.
+            return false;
+        }
         // The driver writes its wish and then reads the index; we write the index and then read
         // its wish. Without a full barrier both could read the old value (2.7.10).
         fence(Ordering::SeqCst);
@@ -395,14 +428,26 @@ impl SplitQueue {
 
     /// Goes on in another memory table. Requests in flight keep the one they came from.
     ///
+    /// QEMU takes a region away and adds it anew when it changes its size. So a ring that is not in
+    /// the new memory is only away: when a later table has it again it goes on where it was, with
+    /// what was completed meanwhile, to be published.
+    ///
     /// # Errors
-    /// When the ring is not in the new memory: then it is broken. Either way the old mapping is
-    /// let go.
+    /// When the ring is not in the new memory. Either way the old mapping is let go.
     pub fn set_memory(&mut self, memory: &GuestMemory) -> Result<(), QueueError> {
-        let was_broken = self.parts.take().is_none();
+        let is_broken = self.is_broken();
+        self.parts = None;
         self.memory = own_table(memory);
-        if !was_broken {
-            self.parts = Some(Parts::resolve(&self.layout, &self.memory)?);
+        if is_broken {
+            return Ok(());
+        }
+        let parts = Parts::resolve(&self.layout, &self.memory);
+        self.is_away = parts.is_err();
+        self.parts = Some(parts?);
+        for (head, length_bytes) in std::mem::take(&mut self.held_back) {
+            // Completed once already, so it is not in flight any more.
+            self.in_flight += 1;
+            self.push_used(head, length_bytes);
         }
         Ok(())
     }
@@ -432,6 +477,8 @@ fn passed(event: u16, before: u16, after: u16) -> bool {
 mod tests {
     use super::super::test_ring::{MEMORY_BYTES, TestRing, USED_RING};
     use super::*;
+    use crate::guest_memory::MemoryTable;
+    use crate::memory_watch::MemoryLoss;
     use proptest::prelude::*;
     use std::collections::VecDeque;
     use vm_memory::{Bytes, GuestAddress, GuestRegionMmap};
@@ -611,22 +658,69 @@ mod tests {
     }
 
     #[test]
-    fn breaks_when_the_new_memory_lacks_the_ring_and_lets_the_old_one_go() {
+    fn a_ring_whose_memory_leaves_lets_it_go_and_is_back_with_it() {
         let region = GuestRegionMmap::from_range(GuestAddress(0), MEMORY_BYTES, None).unwrap();
         let region = Arc::new(region);
-        let memory = GuestMemory::from_arc_regions(vec![Arc::clone(&region)]).unwrap();
-        let setup = RingSetup {
-            memory: Arc::new(memory),
-            ..TestRing::new(8).setup(0)
-        };
-        let mut queue = SplitQueue::new(&setup).unwrap();
-        queue.set_memory(&setup.memory).unwrap();
-        drop(setup);
-        assert!(!queue.is_broken());
-        assert!(Arc::strong_count(&region) > 1);
+        let table = || MemoryTable::from_arc_regions(vec![Arc::clone(&region)]).unwrap();
+        let mut ring = TestRing::new(8);
+        ring.memory = Arc::new(GuestMemory::from(table()));
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        (0..3).for_each(|head| ring.make_available(head));
+        assert_eq!(queue.pop(), Ok(Some(0)));
+        assert_eq!(queue.pop(), Ok(Some(1)));
+        queue.push_used(1, 7);
+
+        ring.memory = Arc::default();
         queue.set_memory(&GuestMemory::new()).unwrap_err();
+        assert_eq!(Arc::strong_count(&region), 1, "the old mapping is let go");
+        assert_eq!(queue.pop(), Ok(None));
+        queue.push_used(0, 9);
+        assert!(!queue.publish());
+        assert!(!queue.is_broken());
+        assert_eq!(queue.in_flight(), 0);
+
+        ring.memory = Arc::new(GuestMemory::from(table()));
+        queue.set_memory(&ring.memory).unwrap();
+        assert_eq!(ring.used_index(), 0);
+        assert!(queue.publish());
+        assert_eq!(ring.used_index(), 2);
+        assert_eq!((ring.used(0), ring.used(1)), ((1, 7), (0, 9)));
+        assert_eq!(queue.in_flight(), 0);
+        assert_eq!(queue.pop(), Ok(Some(2)));
+    }
+
+    #[test]
+    fn a_broken_ring_stays_broken_in_any_memory() {
+        let mut ring = TestRing::new(2);
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        (0..3).for_each(|_| ring.make_available(0));
+        queue.pop().unwrap_err();
+        queue.set_memory(&GuestMemory::new()).unwrap();
+        queue.set_memory(&ring.memory).unwrap();
         assert!(queue.is_broken());
-        assert_eq!(Arc::strong_count(&region), 1);
+        assert_eq!(queue.pop(), Ok(None));
+    }
+
+    /// A ring whose front-end has truncated its memory: what is read may be zeros.
+    #[test]
+    fn a_ring_of_lost_memory_takes_nothing_and_shows_nothing() {
+        let mut ring = TestRing::new(8);
+        let loss = MemoryLoss::new().unwrap();
+        let watched = GuestMemory::watched(&ring.memory, &GuestMemory::new(), &loss).unwrap();
+        ring.memory = Arc::new(watched);
+        let mut queue = SplitQueue::new(&ring.setup(0)).unwrap();
+        (0..3).for_each(|head| ring.make_available(head));
+        assert_eq!(queue.pop(), Ok(Some(0)));
+        assert_eq!(queue.pop(), Ok(Some(1)));
+        queue.push_used(0, 1);
+        assert!(!queue.give_up_lost_memory());
+        loss.report();
+        assert_eq!(queue.pop(), Ok(None));
+        queue.push_used(1, 1);
+        assert!(!queue.publish());
+        assert_eq!(ring.used_index(), 0);
+        assert!(queue.is_broken());
+        assert_eq!(queue.in_flight(), 0);
     }
 
     proptest! {

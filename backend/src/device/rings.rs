@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use iscsi_core::disk::record::DiskRecord;
 use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::{Error as VirtQueueError, QueueT};
-use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
+use vm_memory::{GuestAddress, GuestMemoryAtomic};
 
 use super::inflight::{InflightError, InflightQueue, InflightRegion};
 use super::queue::SplitQueue;
-use crate::guest_memory::GuestMemory;
+use crate::guest_memory::{GuestMemory, MemoryTable};
 
-/// The guest's memory as the front-end's messages change it.
-pub(super) type SharedMemory = GuestMemoryAtomic<GuestMemory>;
+/// The guest's memory as the front-end's messages change it, in the books.
+pub(super) type SharedMemory = GuestMemoryAtomic<MemoryTable>;
 
 /// A ring to be served: everything that its new owner needs.
 #[derive(Debug)]
@@ -88,6 +88,14 @@ struct Common {
     features: Mutex<Option<u64>>,
     /// The region of INFLIGHT_SHMFD, which rings use that start from now on.
     inflight: Mutex<Option<InflightRegion>>,
+    /// The memory that rings are in which start from now on.
+    memory: Mutex<Arc<GuestMemory>>,
+}
+
+impl Common {
+    fn memory(&self) -> Arc<GuestMemory> {
+        Arc::clone(&lock(&self.memory))
+    }
 }
 
 /// All rings of one front-end's connection.
@@ -107,6 +115,7 @@ impl RingSet {
             owner,
             features: Mutex::new(None),
             inflight: Mutex::new(None),
+            memory: Mutex::default(),
         });
         Arc::new(Self {
             common,
@@ -132,8 +141,7 @@ impl RingSet {
         let index = u16::try_from(rings.len()).map_err(|_| VirtQueueError::InvalidMaxSize)?;
         let ring = Ring {
             index,
-            vring: VringMutex::new(memory.clone(), max_queue_size)?,
-            memory,
+            vring: VringMutex::new(memory, max_queue_size)?,
             common: Arc::clone(&self.common),
             state: Arc::default(),
         };
@@ -167,6 +175,17 @@ impl RingSet {
     /// starts rings; those that run go on without.
     pub(super) fn set_inflight(&self, region: InflightRegion) {
         *lock(&self.common.inflight) = Some(region);
+    }
+
+    /// The memory that the rings are in.
+    pub(super) fn memory(&self) -> Arc<GuestMemory> {
+        self.common.memory()
+    }
+
+    /// The memory table changed.
+    pub(super) fn set_memory(&self, memory: Arc<GuestMemory>) {
+        *lock(&self.common.memory) = Arc::clone(&memory);
+        self.common.owner.set_memory(memory);
     }
 
     /// Takes back all rings: the front-end has gone.
@@ -214,7 +233,6 @@ struct RingState {
 pub struct Ring {
     index: u16,
     vring: VringMutex<SharedMemory>,
-    memory: SharedMemory,
     common: Arc<Common>,
     state: Arc<Mutex<RingState>>,
 }
@@ -305,7 +323,7 @@ impl Ring {
             used_ring: GuestAddress(queue.used_ring()),
             next_avail: queue.next_avail(),
             features,
-            memory: self.memory.memory().into_inner(),
+            memory: self.common.memory(),
             kick,
             call,
             inflight: None,

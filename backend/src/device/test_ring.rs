@@ -6,7 +6,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::rings::RingSetup;
-use crate::guest_memory::GuestMemory;
+use crate::guest_memory::{GuestMemory, MemoryTable};
 
 pub(crate) const DESC_TABLE: u64 = 0x1_0000;
 pub(crate) const AVAIL_RING: u64 = 0x2_0000;
@@ -33,7 +33,9 @@ impl TestRing {
 
     pub(crate) fn starting_at(size: u16, start: u16) -> Self {
         let ranges = [(GuestAddress(0), MEMORY_BYTES)];
-        let memory = Arc::new(GuestMemory::from_ranges(&ranges).unwrap());
+        let memory = Arc::new(GuestMemory::from(
+            MemoryTable::from_ranges(&ranges).unwrap(),
+        ));
         let ring = Self {
             memory,
             size,

@@ -40,6 +40,10 @@ pub(super) struct LaneConfig {
     pub(super) writeback: bool,
     /// The longest that the lane polls before it sleeps; zero for never.
     pub(super) poll_limit: Duration,
+    /// How long a command may be unanswered; `None` for ever.
+    pub(super) command_timeout: Option<Duration>,
+    /// A command that cannot be ended otherwise is ended by a LOGICAL UNIT RESET.
+    pub(super) lun_reset: bool,
     /// How long requests wait for lost storage; `None` for ever.
     pub(super) io_timeout: Option<Duration>,
     /// With the disk's other lanes.
@@ -99,12 +103,7 @@ impl Lane {
         Ok(Self {
             coalescing: Coalescing::new(now),
             polling: [(); 2].map(|()| Polling::new(config.poll_limit)),
-            requests: Requests::new(
-                config.facts.clone(),
-                config.lun,
-                MAX_REQUESTS,
-                Arc::clone(&config.shared),
-            ),
+            requests: requests(&config),
             stall: Stall::new(config.io_timeout),
             in_flight: InFlightTable::new(MAX_REQUESTS),
             config,
@@ -219,6 +218,7 @@ impl Lane {
             }
             Message::AdoptRing(ring) => self.adopt_ring(*ring),
             Message::BarrierFell => self.wake_rings(),
+            Message::Reconcile => self.reconcile(),
             Message::LoseSession(reason) => self.lose(reason),
             Message::Close => self.close(),
         }
@@ -272,4 +272,17 @@ impl Lane {
         }
         Next::Wait
     }
+}
+
+fn requests(config: &LaneConfig) -> Requests {
+    let shared = Arc::clone(&config.shared);
+    let mut requests = Requests::new(config.facts.clone(), config.lun, MAX_REQUESTS, shared);
+    // Storage that answers, but will not do what it is asked for, is as good as none.
+    requests.set_patience_ms(config.io_timeout.map(in_ms));
+    requests
+}
+
+/// A duration as the core counts time.
+pub(super) fn in_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

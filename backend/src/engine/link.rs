@@ -3,14 +3,17 @@
 use std::io;
 
 use iscsi_core::error::SessionError;
+use iscsi_core::limits::RECONCILE_MS;
 use iscsi_core::pdu::async_message::AsyncEvent;
-use iscsi_core::session::{Event, Received, RequestTag, Session};
+use iscsi_core::session::{Event, Placement, Received, RequestTag, Session, Timeouts};
 
 use super::coalescing::Coalescing;
-use super::lane::Lane;
+use super::lane::{Lane, in_ms};
 use super::message::{Connection, LaneEvent, LossReason, report};
 use super::reactor::Token;
-use super::transport::{Arrived, Sink, is_worth_placing};
+use super::transport::{Arrived, Sink, is_memory_lost, is_worth_placing};
+use crate::device::request::Status;
+use crate::guest_memory::{GuestBuffers, GuestMemoryError};
 
 /// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
 /// we take it in must not keep the lane from everything else. What is left is reported again.
@@ -25,7 +28,10 @@ impl Lane {
     pub(super) fn connect(&mut self, mut connection: Box<Connection>) {
         // The target has ended what was in flight on it, when it took the login.
         self.forget_connection();
-        connection.session.set_clock(self.now_ms);
+        let session = &mut connection.session;
+        session.set_clock(self.now_ms);
+        session.set_command_timeout_ms(self.config.command_timeout.map(in_ms));
+        session.set_resets_after_abort(self.config.lun_reset);
         self.coalescing = Coalescing::new(self.now);
         self.requests.set_facts(connection.facts.clone());
         let socket = connection.transport.socket();
@@ -127,9 +133,16 @@ impl Lane {
                         transport.expect_payload();
                     }
                 }
-                Received::Payload(placement) if !drained && is_worth_placing(&placement) => {
-                    let (placed_bytes, arrived) =
-                        transport.receive_payload(&placement, &self.in_flight, &mut self.room)?;
+                Received::Payload(placement)
+                    if !drained && is_worth_placing(&placement) && !self.is_lost(&placement) =>
+                {
+                    let received =
+                        transport.receive_payload(&placement, &self.in_flight, &mut self.room);
+                    if received.as_ref().is_err_and(is_memory_lost) {
+                        self.report_loss_of_memory(placement.request);
+                        continue;
+                    }
+                    let (placed_bytes, arrived) = received?;
                     session.placed_directly(placed_bytes, now_ms);
                     drained = left.is_used_up_by(arrived);
                 }
@@ -147,16 +160,43 @@ impl Lane {
         }
     }
 
+    /// Puts payload where it belongs; into the void when that is gone.
     fn place(&mut self, request: RequestTag, offset: u32, bytes: &[u8]) -> io::Result<()> {
         let buffers = self.in_flight.buffers(request);
         let copied = buffers.map(|buffers| buffers.copy_in(u64::from(offset), bytes));
         match copied {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(()) | Err(GuestMemoryError::Lost)) => Ok(()),
             // The core places only within the data of a living request.
             Some(Err(error)) => Err(io::Error::other(error)),
             None => Err(io::Error::other(
                 "payload for a request that is not in flight",
             )),
+        }
+    }
+
+    fn is_lost(&self, placement: &Placement) -> bool {
+        let buffers = self.in_flight.buffers(placement.request);
+        buffers.is_some_and(GuestBuffers::is_lost)
+    }
+
+    fn report_loss_of_memory(&self, request: RequestTag) {
+        if let Some(buffers) = self.in_flight.buffers(request) {
+            buffers.report_loss();
+        }
+    }
+
+    /// Data that was to be sent is gone, perhaps in the middle of a PDU: this connection cannot go
+    /// on. Once only, for what is in flight ends with it: all of it comes from one front-end, whose
+    /// connection ends, too. The target forgets it as in `give_up_requests`.
+    fn give_up_lost_writes(&mut self) {
+        for tag in self.in_flight.tags() {
+            self.report_loss_of_memory(tag);
+        }
+        self.lose(LossReason::MemoryLost);
+        for tag in self.in_flight.tags() {
+            if self.requests.abandon(tag) {
+                self.finish(tag, Status::IoErr);
+            }
         }
     }
 
@@ -170,6 +210,10 @@ impl Lane {
             Event::CommandDone { request, outcome } => {
                 let completion = self.requests.command_done(request, &outcome, now_ms);
                 self.complete(completion);
+                if self.requests.take_tasks_cleared() {
+                    session.expect_answers_by(now_ms + RECONCILE_MS);
+                    self.report_tasks_cleared();
+                }
             }
             Event::CommandRejected { request, reason } => {
                 let completion = self.requests.command_rejected(request, reason, now_ms);
@@ -189,9 +233,36 @@ impl Lane {
                     self.config.index
                 );
             }
-            Event::AbortDone { .. } => {}
+            Event::AbortDone { request, response } => {
+                match self.requests.command_aborted(request, response, now_ms) {
+                    Ok(completion) => self.complete(completion),
+                    // What follows is the answer to the reset.
+                    Err(refused) if session.is_resetting() => self.log_reset(&refused),
+                    Err(refused) => return Err(LossReason::AbortRefused(refused)),
+                }
+            }
+            Event::ResetDone { response } => {
+                self.report_tasks_cleared();
+                return Err(LossReason::LunReset(response));
+            }
         }
         Ok(())
+    }
+
+    /// The other sessions of the disk have to know: which of them is told is the target's affair.
+    fn report_tasks_cleared(&self) {
+        let lane = self.config.index;
+        report(&self.config.reports, LaneEvent::TasksCleared { lane });
+    }
+
+    /// What is in flight may have been ended without an answer: what is not answered soon is asked
+    /// after.
+    pub(super) fn reconcile(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection
+                .session
+                .expect_answers_by(self.now_ms + RECONCILE_MS);
+        }
     }
 
     fn handle_async(&self, session: &mut Session, event: AsyncEvent) -> Result<(), LossReason> {
@@ -218,9 +289,31 @@ impl Lane {
         let Some(connection) = &mut self.connection else {
             return;
         };
-        if let Err(error) = connection.session.handle_timeout(now_ms) {
-            self.lose(error.into());
+        match connection.session.handle_timeout(now_ms) {
+            Ok(timeouts) => self.log_timeouts(timeouts),
+            Err(error) => self.lose(error.into()),
         }
+    }
+
+    fn log_timeouts(&mut self, timeouts: Timeouts) {
+        let lane = self.config.index;
+        if timeouts.timed_out > 0
+            && let Some(left_out) = self.log_limit.pass(self.now_ms)
+        {
+            log::warn!(
+                "lane {lane}: {} commands are not answered in time; the target is asked to end them, \
+                 then they are sent again{left_out}",
+                timeouts.timed_out
+            );
+        }
+        if timeouts.resetting {
+            self.log_reset(&"the target does not answer an ABORT TASK");
+        }
+    }
+
+    fn log_reset(&self, reason: &dyn std::fmt::Display) {
+        let lane = self.config.index;
+        log::warn!("lane {lane}: {reason}: resetting the LUN");
     }
 
     /// Submits and sends all that is due.
@@ -232,8 +325,10 @@ impl Lane {
         let result = self.send_all(&mut connection, now_ms);
         self.connection = Some(connection);
         self.release_sent();
-        if let Err(error) = result {
-            self.lose(LossReason::Io(error));
+        match result {
+            Ok(()) => {}
+            Err(error) if is_memory_lost(&error) => self.give_up_lost_writes(),
+            Err(error) => self.lose(LossReason::Io(error)),
         }
     }
 

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::record::DiskRecord;
+use iscsi_core::disk::requests::AbortRefused;
 use iscsi_core::error::SessionError;
+use iscsi_core::pdu::task_management::FunctionResponse;
 use iscsi_core::session::Session;
 
 use super::reactor::{Reactor, Token};
@@ -78,6 +80,8 @@ pub(super) enum Message {
     AdoptRing(Box<LaneRing>),
     /// Commands may go out again, on every session of the disk.
     BarrierFell,
+    /// The target may have ended tasks without an answer: what is not answered soon is to be ended.
+    Reconcile,
     /// End your session, for this reason.
     LoseSession(LossReason),
     /// Drain, log out, end.
@@ -99,6 +103,11 @@ pub(crate) enum LaneEvent {
         /// Why.
         reason: LossReason,
     },
+    /// The target may have ended tasks of any session of the disk, without an answer.
+    TasksCleared {
+        /// Who was told.
+        lane: usize,
+    },
     /// Nobody serves this session any more, and the target may still run tasks of it: it has to be
     /// told to end them. Until then no command of the disk goes out.
     TasksLeft {
@@ -113,6 +122,7 @@ impl LaneEvent {
         match self {
             Self::SessionWanted { lane }
             | Self::SessionLost { lane, .. }
+            | Self::TasksCleared { lane }
             | Self::TasksLeft { lane } => *lane,
         }
     }
@@ -142,6 +152,12 @@ pub(crate) enum LossReason {
     /// A ring had to be given back while commands were in flight.
     #[error("requests were given up after the drain limit; the target must forget them")]
     Drained,
+    /// The target would not end a command that it had not answered in time.
+    #[error("a command is late, and the target will not end it: {0}")]
+    AbortRefused(AbortRefused),
+    /// The logical unit was reset, and whoever had tasks there may not be told.
+    #[error("the logical unit was reset, for a command that the target would not end: {0}")]
+    LunReset(FunctionResponse),
     /// The guest has another disk than the one that the session leads to.
     #[error(
         "identity changed: the guest's disk is {expected}, as a former process left it; this is {found}"
@@ -152,6 +168,9 @@ pub(crate) enum LossReason {
         /// What is behind the LUN now.
         found: Box<DiskRecord>,
     },
+    /// Data was to be sent that is not there any more, in the middle of a PDU.
+    #[error("the guest memory that a write was being sent from is gone")]
+    MemoryLost,
 }
 
 impl LossReason {
@@ -159,7 +178,13 @@ impl LossReason {
     pub(crate) fn time2wait_s(&self) -> u16 {
         match self {
             Self::Dropped { time2wait_s } | Self::LoggedOut { time2wait_s } => *time2wait_s,
-            Self::Io(_) | Self::Session(_) | Self::Drained | Self::WrongDisk { .. } => 0,
+            Self::Io(_)
+            | Self::Session(_)
+            | Self::Drained
+            | Self::MemoryLost
+            | Self::AbortRefused(_)
+            | Self::LunReset(_)
+            | Self::WrongDisk { .. } => 0,
         }
     }
 }

@@ -74,6 +74,10 @@ pub(crate) struct EngineConfig {
     pub(crate) max_lanes: usize,
     /// The longest that a lane polls before it sleeps; zero for never.
     pub(crate) poll_limit: Duration,
+    /// How long a command may be unanswered; `None` for ever.
+    pub(crate) command_timeout: Option<Duration>,
+    /// Whether a command that cannot be ended otherwise is ended by a LOGICAL UNIT RESET.
+    pub(crate) lun_reset: bool,
     /// How long requests wait for lost storage; `None` for ever.
     pub(crate) io_timeout: Option<Duration>,
     /// What the lanes share on the path of a request.
@@ -168,6 +172,11 @@ impl Engine {
                  volatile cache: the next flush fails"
             );
         }
+    }
+
+    /// The target may have ended tasks of any session without an answer.
+    pub(crate) fn reconcile(&self) {
+        self.tell_all(|| Message::Reconcile);
     }
 
     /// Whether the target may still run tasks of a former session of this lane.
@@ -282,6 +291,8 @@ impl Engine {
             device_id: self.config.device_id,
             writeback,
             poll_limit: self.config.poll_limit,
+            command_timeout: self.config.command_timeout,
+            lun_reset: self.config.lun_reset,
             io_timeout: self.config.io_timeout,
             shared: Arc::clone(&self.config.shared),
             reports: self.config.reports.clone(),

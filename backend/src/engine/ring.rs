@@ -126,8 +126,10 @@ impl LaneRing {
 
     pub(super) fn set_memory(&mut self, memory: &Arc<GuestMemory>) {
         if let Err(error) = self.queue.set_memory(memory) {
-            log::error!("ring {}: {error}", self.index);
+            log::info!("ring {}: {error}; it waits for its memory", self.index);
         }
+        // It may be back, and the driver may not have been asked for kicks.
+        (self.pending, self.armed) = (true, false);
     }
 
     pub(super) fn kicked(&mut self) {
@@ -170,7 +172,15 @@ impl LaneRing {
             self.armed = false;
             self.queue.disable_notification();
         }
-        match self.parser.parse(&self.queue, head, request) {
+        let parsed = self.parser.parse(&self.queue, head, request);
+        if self.queue.give_up_lost_memory() {
+            // It may be a request that nobody made.
+            request.buffers.clear();
+            self.queue.push_used(head, 0);
+            self.pending = false;
+            return Popped::Empty;
+        }
+        match parsed {
             Ok(()) => Popped::Request,
             Err(malformed) => {
                 let length_bytes = self.refuse(request, malformed, now_ms);

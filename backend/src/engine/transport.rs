@@ -159,6 +159,10 @@ impl Transport {
     }
 
     /// Sends what waits, as far as the socket takes it. `true` when nothing is left.
+    ///
+    /// # Errors
+    /// [`is_memory_lost`] when data of the guest is gone. What is there in its place is not sent,
+    /// and so nothing can be any more.
     pub(super) fn send(
         &mut self,
         in_flight: &mut InFlightTable,
@@ -179,6 +183,16 @@ impl Transport {
         }
         Ok(true)
     }
+}
+
+/// What a system call says that finds no page at an address.
+fn lost_memory() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFAULT)
+}
+
+/// Whether a receive or a send failed since guest memory is gone. Nothing was received then.
+pub(super) fn is_memory_lost(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EFAULT)
 }
 
 fn lost_request() -> io::Error {
@@ -314,6 +328,8 @@ impl Piece {
 pub(super) struct SendQueue {
     pieces: VecDeque<Piece>,
     private: Vec<u8>,
+    /// Something in it is not what the guest wanted written.
+    is_spoilt: bool,
 }
 
 impl SendQueue {
@@ -341,6 +357,9 @@ impl SendQueue {
         in_flight: &'a InFlightTable,
         room: &'a mut VectorRoom,
     ) -> io::Result<(Vector<'a>, usize)> {
+        if self.is_spoilt {
+            return Err(lost_memory());
+        }
         let mut vector = Vector::new(room);
         let mut total = 0;
         for piece in &self.pieces {
@@ -361,6 +380,9 @@ impl SendQueue {
                     length,
                 } => {
                     let buffers = in_flight.buffers(request).ok_or_else(lost_request)?;
+                    if buffers.is_lost() {
+                        return Err(lost_memory());
+                    }
                     vector
                         .push_guest(buffers, offset, length)
                         .map_err(io::Error::other)?
@@ -432,13 +454,10 @@ impl Transmit for Sink<'_> {
         let start = output.private.len();
         output.private.resize(start + length_bytes as usize, 0);
         let copy = output.private.get_mut(start..).unwrap_or_default();
-        // The core asks only for bytes within the data that the request was submitted with; were
-        // it otherwise, zeros would go out and the digest would still fit them.
-        if let Some(buffers) = self.in_flight.buffers(request)
-            && let Err(error) = buffers.copy_out(u64::from(offset_bytes), copy)
-        {
-            log::error!("cannot read the data of a write: {error}");
-        }
+        // The digest would fit whatever is there instead.
+        let buffers = self.in_flight.buffers(request);
+        let copied = buffers.map(|buffers| buffers.copy_out(u64::from(offset_bytes), copy));
+        output.is_spoilt |= !matches!(copied, Some(Ok(())));
         let crc = crc32c(0, copy);
         let piece = Piece::Private {
             start,

@@ -16,7 +16,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::in_flight::InFlightTable;
 use super::transport::{Sink, Transport};
 use crate::device::request::Status;
-use crate::guest_memory::GuestMemory;
+use crate::guest_memory::{GuestMemory, MemoryTable};
 use crate::raw_io::VectorRoom;
 
 const DATA_BYTES: usize = 300_000;
@@ -56,7 +56,9 @@ fn in_flight(memory: &Arc<GuestMemory>) -> InFlightTable {
 }
 
 fn memory() -> Arc<GuestMemory> {
-    Arc::new(GuestMemory::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap())
+    Arc::new(GuestMemory::from(
+        MemoryTable::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap(),
+    ))
 }
 
 fn filled(memory: &Arc<GuestMemory>) -> InFlightTable {

@@ -5,8 +5,8 @@
 //! - **admits** requests ([`Requests::next_free`], [`Requests::admit`]) while there is room,
 //! - lets them **submit** their commands ([`Requests::submit_to`]) after each admission and after
 //!   each answer,
-//! - reports each **answer** ([`Requests::command_done`], [`Requests::command_rejected`]) and gets
-//!   a [`Completion`] when it was the last one of its request,
+//! - reports each **answer** ([`Requests::command_done`], [`Requests::command_rejected`],
+//!   [`Requests::command_aborted`]) and gets a [`Completion`] when it was the last one of its request,
 //! - **releases** the slot ([`Requests::release`]) when nothing refers to the request any more,
 //! - and after the loss of a session ([`Requests::session_lost`]) goes on with the next one: what
 //!   was in flight is sent again in order of admission.
@@ -15,14 +15,19 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::deferred::{Deferred, delay_ms};
+use super::depth::Depth;
 use super::durability::Loss;
 use super::facts::LunFacts;
 use super::plan::{Part, RequestFault, Zeroing};
 use super::request::{BlockOperation, Extent};
+use super::setback::Setback;
 use super::shared::SharedDisk;
-use crate::limits::{MAX_IMMEDIATE_RETRIES, RETRY_DELAY_MS};
+use crate::limits::MAX_IMMEDIATE_RETRIES;
 use crate::pdu::command::Response;
-use crate::scsi::sense::{Sense, SenseKey};
+use crate::pdu::reject::RejectAction;
+use crate::pdu::task_management::FunctionResponse;
+use crate::scsi::sense::{Sense, SenseKey, UnitAttention};
 use crate::scsi::sense_action::{GiveUp, Retry, SenseAction};
 use crate::scsi::status::ScsiStatus;
 use crate::session::{Command, Outcome, RequestTag, Session};
@@ -38,8 +43,13 @@ pub struct Requests {
     free: Vec<u32>,
     /// Requests with commands to submit, the first in the middle of it.
     to_submit: VecDeque<RequestTag>,
-    /// Requests that wait until a time before they are sent again; all wait equally long.
-    deferred: VecDeque<(u64, RequestTag)>,
+    /// Requests that wait until a time before they are sent again.
+    deferred: Deferred,
+    /// How many commands the target gets at once.
+    depth: Depth,
+    patience_ms: Option<u64>,
+    /// The target has told that it may have ended tasks without an answer.
+    tasks_cleared: bool,
     admitted: u64,
     /// With the other sessions of the disk.
     shared: Arc<SharedDisk>,
@@ -95,7 +105,21 @@ pub enum Failure {
     /// The target did not take the command's PDU.
     #[error("the target rejected the command: {0}")]
     Rejected(crate::pdu::reject::RejectReason),
+    /// What passes has not passed for as long as the owner is patient.
+    #[error("tried again for {tried_ms} ms, at last: {last}")]
+    OutOfPatience {
+        /// What the last try came to.
+        last: Setback,
+        /// How long ago the first one was in vain.
+        tried_ms: u64,
+    },
 }
+
+/// The target did not end a command that it was asked to end, so the command may still run. Only the
+/// reinstatement of the session ends it (RFC 7143 section 6.3.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the target did not end a late command: {0}")]
+pub struct AbortRefused(pub FunctionResponse);
 
 impl Failure {
     /// Whether the target does not know the command, in this form or at all.
@@ -128,6 +152,12 @@ struct Slot {
     /// Its SYNCHRONIZE CACHE covers writes that no other flush does.
     covers_writes: bool,
     immediate_retries: u32,
+    /// Waits in a row.
+    delays: u32,
+    /// When a try was in vain for the first time.
+    refused_since_ms: Option<u64>,
+    /// The number of its first command since it was started; 0 for none.
+    first_sent: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -160,8 +190,28 @@ enum Sync {
 
 #[derive(Clone, Copy, Debug)]
 enum Verdict {
-    Again { delayed: bool },
+    /// Without a setback it is our own change of mind.
+    Again {
+        delayed: bool,
+        setback: Option<Setback>,
+    },
     Fail(Failure),
+}
+
+impl Verdict {
+    fn at_once(setback: Setback) -> Self {
+        Self::Again {
+            delayed: false,
+            setback: Some(setback),
+        }
+    }
+
+    fn delayed(setback: Setback) -> Self {
+        Self::Again {
+            delayed: true,
+            setback: Some(setback),
+        }
+    }
 }
 
 /// What an answer means.
@@ -186,7 +236,10 @@ impl Requests {
             slots: (0..length).map(|_| Slot::new()).collect(),
             free: (0..length).rev().collect(),
             to_submit: VecDeque::with_capacity(length as usize),
-            deferred: VecDeque::with_capacity(length as usize),
+            deferred: Deferred::new(length as usize),
+            depth: Depth::new(),
+            patience_ms: None,
+            tasks_cleared: false,
             admitted: 0,
             shared,
         }
@@ -196,6 +249,18 @@ impl Requests {
     /// now on. To be called between sessions, when no command is in flight.
     pub fn set_facts(&mut self, facts: LunFacts) {
         self.facts = facts;
+    }
+
+    /// How long a request is tried again, in milliseconds, counted from the first time that the target
+    /// did not carry it out though it might have later (busy, not ready, LUN not there, aborted, no
+    /// answer in time …); `None`, as at first, for ever. After that it fails with
+    /// [`Failure::OutOfPatience`].
+    ///
+    /// The count starts anew with each request. A new session does not start it anew: it is the same
+    /// guest that waits, and a target that drops each session would be waited for without end. The
+    /// time for which there is no session at all is nobody's refusal, and has no end here.
+    pub fn set_patience_ms(&mut self, patience_ms: Option<u64>) {
+        self.patience_ms = patience_ms;
     }
 
     /// What is known about the disk.
@@ -213,10 +278,11 @@ impl Requests {
         self.slots.len() - self.free.len()
     }
 
-    /// Whether admitted requests still have commands to submit: then the session is the
-    /// bottleneck, and more requests would only wait here instead of in their ring.
+    /// Whether the session or the target is the bottleneck: admitted requests still have commands to
+    /// submit, or as many are out as the target takes. More requests would only wait here instead of
+    /// in their ring.
     pub fn has_backlog(&self) -> bool {
-        !self.to_submit.is_empty()
+        !self.to_submit.is_empty() || self.depth.is_reached()
     }
 
     /// Takes a request in, under the tag that [`Requests::next_free`] told.
@@ -252,6 +318,8 @@ impl Requests {
             };
             slot.order = order;
             slot.immediate_retries = 0;
+            slot.delays = 0;
+            slot.refused_since_ms = None;
             slot.start(zeroing);
         }
         if is_done {
@@ -271,13 +339,10 @@ impl Requests {
         }
     }
 
-    /// Submits commands for as long as there are any and `session` takes them; none while the
-    /// barrier of the disk is raised.
+    /// Submits commands for as long as there are any, `session` takes them, and the target has not
+    /// shown that it wants no more at once; none while the barrier of the disk is raised.
     pub fn submit_to(&mut self, session: &mut Session, now_ms: u64) {
-        while let Some((due_ms, request)) = self.deferred.front().copied()
-            && due_ms <= now_ms
-        {
-            self.deferred.pop_front();
+        while let Some(request) = self.deferred.pop_due(now_ms) {
             self.to_submit.push_back(request);
         }
         if self.shared.barrier.is_raised() {
@@ -288,22 +353,24 @@ impl Requests {
                 self.to_submit.pop_front();
                 continue;
             };
-            if session
-                .submit(Command {
-                    request,
-                    lun: self.lun,
-                    scsi,
-                })
-                .is_err()
-            {
+            let command = Command {
+                request,
+                lun: self.lun,
+                scsi,
+            };
+            if self.depth.is_reached() || session.submit(command, now_ms).is_err() {
                 return;
             }
             let is_flush = progress.sync == Sync::Submitted;
             let covers_writes = is_flush && self.shared.durability.flush_begins();
+            let number = self.depth.sent();
             if let Some(slot) = self.slot(request) {
                 slot.progress = progress;
                 slot.outstanding += 1;
                 slot.covers_writes |= covers_writes;
+                if slot.first_sent == 0 {
+                    slot.first_sent = number;
+                }
             }
             if self.is_all_submitted(request) {
                 self.to_submit.pop_front();
@@ -313,7 +380,15 @@ impl Requests {
 
     /// When [`Requests::submit_to`] will have something to submit by the passing of time alone.
     pub fn next_timeout_ms(&self) -> Option<u64> {
-        self.deferred.front().map(|(due_ms, _)| *due_ms)
+        self.deferred.next_due_ms()
+    }
+
+    /// Whether since the last call the target has told that tasks may have been ended without an
+    /// answer (unit attention 29h or 2Fh). The owner then calls
+    /// [`Session::expect_answers_by`] for every session of the logical unit: which of them is told is
+    /// the target's affair (SAM-6, "Unit attention conditions").
+    pub fn take_tasks_cleared(&mut self) -> bool {
+        core::mem::take(&mut self.tasks_cleared)
     }
 
     /// A command of `request` has ended.
@@ -323,30 +398,41 @@ impl Requests {
         outcome: &Outcome,
         now_ms: u64,
     ) -> Option<Completion> {
+        self.depth.ended();
+        self.learn(request, outcome);
         let operation = self.operation(request)?;
         let moves_guest_data = self.moves_guest_data(request, operation);
-        self.note_power_loss(outcome);
         match judge(outcome, moves_guest_data) {
-            Judgement::Done => {}
+            Judgement::Done => self.depth.succeeded(),
             Judgement::Verdict(verdict) => self.decide(request, verdict),
             Judgement::DeferredError(sense) => {
                 if sense.key != SenseKey::RECOVERED_ERROR {
                     self.shared.durability.lose(Loss::Deferred(sense));
                 }
-                self.decide(request, Verdict::Again { delayed: false });
+                self.decide(request, Verdict::at_once(Setback::Sense(sense)));
             }
             Judgement::Refused(sense) => self.refused(request, operation, sense),
         }
         self.answered(request, now_ms)
     }
 
-    /// A target that was without power has lost what was in its volatile cache.
-    fn note_power_loss(&self, outcome: &Outcome) {
-        if outcome.scsi_status() == ScsiStatus::CHECK_CONDITION.0
+    /// What an answer says about the target rather than about its command.
+    fn learn(&mut self, request: RequestTag, outcome: &Outcome) {
+        if outcome.response != Response::Completed {
+            return;
+        }
+        if ScsiStatus(outcome.status).is_busy() {
+            let slot = self.slots.get(request.0 as usize);
+            self.depth.refused(slot.map_or(0, |slot| slot.first_sent));
+        }
+        if ScsiStatus(outcome.status) == ScsiStatus::CHECK_CONDITION
             && let Some(sense) = Sense::parse(outcome.sense.as_bytes())
-            && sense.tells_of_power_loss()
         {
-            self.shared.durability.power_lost(sense);
+            let attention = sense.unit_attention();
+            self.tasks_cleared |= attention.is_some_and(UnitAttention::may_have_ended_tasks);
+            if sense.tells_of_power_loss() {
+                self.shared.durability.power_lost(sense);
+            }
         }
     }
 
@@ -362,21 +448,54 @@ impl Requests {
         }
     }
 
-    /// The target did not take a command of `request`.
+    /// The target did not take a command of `request`: for want of something, then it is tried again,
+    /// or because it never will.
     pub fn command_rejected(
         &mut self,
         request: RequestTag,
         reason: crate::pdu::reject::RejectReason,
         now_ms: u64,
     ) -> Option<Completion> {
-        self.decide(request, Verdict::Fail(Failure::Rejected(reason)));
+        self.depth.ended();
+        self.operation(request)?;
+        let verdict = match reason.action() {
+            RejectAction::TryAgain => Verdict::delayed(Setback::Rejected(reason)),
+            RejectAction::Fail | RejectAction::EndSession => {
+                Verdict::Fail(Failure::Rejected(reason))
+            }
+        };
+        self.decide(request, verdict);
         self.answered(request, now_ms)
+    }
+
+    /// The target was asked to end a command of `request`, and this is what it said. Once the command
+    /// is over, whether ended or never known, its request is tried again from its beginning.
+    ///
+    /// # Errors
+    /// The command may still run. The owner has to drop the session; no other answer for the command
+    /// will come, and [`Requests::session_lost`] takes care of its request.
+    pub fn command_aborted(
+        &mut self,
+        request: RequestTag,
+        response: FunctionResponse,
+        now_ms: u64,
+    ) -> Result<Option<Completion>, AbortRefused> {
+        if !response.is_over() {
+            return Err(AbortRefused(response));
+        }
+        self.depth.ended();
+        if self.operation(request).is_none() {
+            return Ok(None);
+        }
+        self.decide(request, Verdict::at_once(Setback::TimedOut));
+        Ok(self.answered(request, now_ms))
     }
 
     /// The session is gone, and with it every command that was in flight: all requests that have
     /// not ended start again, in the order in which they were admitted.
     pub fn session_lost(&mut self) {
         self.deferred.clear();
+        self.depth.session_lost();
         self.to_submit.clear();
         for request in (0u32..)
             .zip(&self.slots)
@@ -389,6 +508,9 @@ impl Requests {
         for at in 0..self.to_submit.len() {
             if let Some(request) = self.to_submit.get(at).copied() {
                 self.restart(request);
+                if let Some(slot) = self.slot(request) {
+                    slot.delays = 0;
+                }
             }
         }
         let slots = &self.slots;
@@ -405,7 +527,7 @@ impl Requests {
             return false;
         }
         self.to_submit.retain(|waiting| *waiting != request);
-        self.deferred.retain(|(_, waiting)| *waiting != request);
+        self.deferred.remove(request);
         if let Some(slot) = self.slot(request) {
             slot.state = State::Ended;
         }
@@ -497,7 +619,13 @@ impl Requests {
         match used.fallback() {
             Some(fallback) => {
                 self.zeroing = weaker(self.zeroing, fallback);
-                self.decide(request, Verdict::Again { delayed: false });
+                self.decide(
+                    request,
+                    Verdict::Again {
+                        delayed: false,
+                        setback: None,
+                    },
+                );
             }
             None => self.decide(request, Verdict::Fail(Failure::Sense(sense))),
         }
@@ -510,8 +638,8 @@ impl Requests {
         };
         slot.verdict = match (slot.verdict, verdict) {
             (Some(Verdict::Fail(failure)), _) => Some(Verdict::Fail(failure)),
-            (Some(Verdict::Again { delayed: true }), Verdict::Again { .. }) => {
-                Some(Verdict::Again { delayed: true })
+            (Some(delayed @ Verdict::Again { delayed: true, .. }), Verdict::Again { .. }) => {
+                Some(delayed)
             }
             (_, verdict) => Some(verdict),
         };
@@ -529,10 +657,15 @@ impl Requests {
                 self.to_submit.retain(|waiting| *waiting != request);
                 self.end(request, Err(failure))
             }
-            Some(Verdict::Again { delayed }) => {
+            Some(Verdict::Again { delayed, setback }) => {
                 self.to_submit.retain(|waiting| *waiting != request);
-                self.again(request, delayed, now_ms);
-                None
+                match self.out_of_patience(request, setback, now_ms) {
+                    Some(failure) => self.end(request, Err(failure)),
+                    None => {
+                        self.again(request, delayed, now_ms);
+                        None
+                    }
+                }
             }
             None => self.go_on(request),
         }
@@ -584,15 +717,37 @@ impl Requests {
         }
     }
 
+    /// Notes the first try in vain, and gives up when that is too long ago.
+    fn out_of_patience(
+        &mut self,
+        request: RequestTag,
+        setback: Option<Setback>,
+        now_ms: u64,
+    ) -> Option<Failure> {
+        let last = setback?;
+        let since_ms = *self.slot(request)?.refused_since_ms.get_or_insert(now_ms);
+        let tried_ms = now_ms.saturating_sub(since_ms);
+        let is_over = self.patience_ms.is_some_and(|most_ms| tried_ms >= most_ms);
+        is_over.then_some(Failure::OutOfPatience { last, tried_ms })
+    }
+
     fn again(&mut self, request: RequestTag, delayed: bool, now_ms: u64) {
         self.restart(request);
+        let patience_ms = self.patience_ms;
         let Some(slot) = self.slot(request) else {
             return;
         };
         slot.immediate_retries = slot.immediate_retries.saturating_add(1);
         if delayed || slot.immediate_retries > MAX_IMMEDIATE_RETRIES {
-            self.deferred
-                .push_back((now_ms.saturating_add(RETRY_DELAY_MS), request));
+            let due_ms = now_ms.saturating_add(delay_ms(slot.delays));
+            slot.delays = slot.delays.saturating_add(1);
+            // The last try is made when patience ends, not some time after.
+            let end_ms = slot.refused_since_ms.zip(patience_ms);
+            let end_ms = end_ms.map_or(u64::MAX, |(since_ms, most_ms)| {
+                since_ms.saturating_add(most_ms)
+            });
+            let order = slot.order;
+            self.deferred.push(due_ms.min(end_ms), order, request);
         } else {
             self.to_submit.push_back(request);
         }
@@ -635,6 +790,9 @@ impl Slot {
             verdict: None,
             covers_writes: false,
             immediate_retries: 0,
+            delays: 0,
+            refused_since_ms: None,
+            first_sent: 0,
         }
     }
 
@@ -644,6 +802,7 @@ impl Slot {
         self.progress = Progress::default();
         self.outstanding = 0;
         self.verdict = None;
+        self.first_sent = 0;
     }
 }
 
@@ -660,7 +819,7 @@ fn judge(outcome: &Outcome, moves_guest_data: bool) -> Judgement {
         return judge_length(outcome, moves_guest_data);
     }
     if status.is_busy() || status == ScsiStatus::TASK_ABORTED {
-        return Judgement::Verdict(Verdict::Again { delayed: true });
+        return Judgement::Verdict(Verdict::delayed(Setback::Status(status)));
     }
     Judgement::Verdict(Verdict::Fail(Failure::Status(status)))
 }
@@ -682,18 +841,20 @@ fn judge_length(outcome: &Outcome, moves_guest_data: bool) -> Judgement {
 
 fn judge_sense(outcome: &Outcome, moves_guest_data: bool) -> Judgement {
     let Some(sense) = Sense::parse(outcome.sense.as_bytes()) else {
-        return Judgement::Verdict(Verdict::Again { delayed: true });
+        return Judgement::Verdict(Verdict::delayed(Setback::NoSense));
     };
+    let setback = Setback::Sense(sense);
     match SenseAction::of(&sense) {
         SenseAction::Success => judge_length(outcome, moves_guest_data),
         SenseAction::Retry(Retry::DeferredError) => Judgement::DeferredError(sense),
         SenseAction::Retry(Retry::UnitAttention | Retry::Aborted | Retry::NoReason) => {
-            Judgement::Verdict(Verdict::Again { delayed: false })
+            Judgement::Verdict(Verdict::at_once(setback))
         }
         // The disk was there when the session was made, so it will be again: a target that comes
-        // up answers this until it has found its logical units.
-        SenseAction::Retry(_) | SenseAction::GiveUp(GiveUp::LunNotSupported) => {
-            Judgement::Verdict(Verdict::Again { delayed: true })
+        // up answers this until it has found its logical units, and one that needs a hand gets it.
+        SenseAction::Retry(_)
+        | SenseAction::GiveUp(GiveUp::LunNotSupported | GiveUp::NeedsAttendance) => {
+            Judgement::Verdict(Verdict::delayed(setback))
         }
         SenseAction::GiveUp(GiveUp::InvalidOpcode | GiveUp::InvalidField) => {
             Judgement::Refused(sense)

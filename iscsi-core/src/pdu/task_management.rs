@@ -1,5 +1,7 @@
 //! Task Management Function Request and Response (RFC 7143 sections 11.5 and 11.6).
 
+use core::fmt;
+
 use super::{BHS_LENGTH_BYTES, Bhs, FINAL, IMMEDIATE, Numbers, Opcode, PduError, RESERVED_TAG};
 use super::{get_u32, put_lun, put_u32};
 use crate::sequence::SerialNumber;
@@ -81,6 +83,34 @@ pub enum FunctionResponse {
     Refused(u8),
 }
 
+impl FunctionResponse {
+    /// "Function rejected", which is also what a Reject PDU for the request comes to.
+    pub const REJECTED: Self = Self::Refused(255);
+
+    /// Whether the referenced task is certainly over (RFC 7143 section 11.6.1): ended by the
+    /// function, or before it, and then its answer came before this one.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Complete | Self::TaskDoesNotExist)
+    }
+}
+
+impl fmt::Display for FunctionResponse {
+    /// In the words of RFC 7143 section 11.6.1.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (code, words) = match *self {
+            Self::Complete => (0, "function complete"),
+            Self::TaskDoesNotExist => (1, "task does not exist"),
+            Self::LunDoesNotExist => (2, "LUN does not exist"),
+            Self::Refused(3) => (3, "task still allegiant"),
+            Self::Refused(4) => (4, "task allegiance reassignment not supported"),
+            Self::Refused(5) => (5, "task management function not supported"),
+            Self::Refused(6) => (6, "function authorization failed"),
+            Self::Refused(code) => (code, "function rejected"),
+        };
+        write!(f, "{words} ({code})")
+    }
+}
+
 /// The answer to a [`TaskManagementRequest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskManagementResponse {
@@ -139,6 +169,30 @@ mod tests {
             [
                 0, 0, 0, 0x33, 0, 0, 0, 0x11, 0, 0, 0, 0x44, 0, 0, 0, 0x55, 0, 0, 0, 0x22
             ]
+        );
+    }
+
+    #[test]
+    fn only_two_answers_say_that_the_task_is_over() {
+        let answer = |code: u8| {
+            let mut bhs = [0; BHS_LENGTH_BYTES];
+            bhs[2] = code;
+            TaskManagementResponse::parse(&bhs).map(|answer| answer.response)
+        };
+        let over = (0..=u8::MAX).filter(|&code| answer(code).is_ok_and(FunctionResponse::is_over));
+        assert!(over.eq([0, 1]));
+        assert_eq!(answer(255), Ok(FunctionResponse::REJECTED));
+        assert!(answer(7).is_err());
+    }
+
+    #[test]
+    fn answers_read_in_words_and_numbers() {
+        use alloc::string::ToString;
+        let words = FunctionResponse::Refused(5).to_string();
+        assert_eq!(words, "task management function not supported (5)");
+        assert_eq!(
+            FunctionResponse::REJECTED.to_string(),
+            "function rejected (255)"
         );
     }
 

@@ -80,6 +80,13 @@ pub enum UnitAttention {
 }
 
 impl UnitAttention {
+    /// Whether tasks of ours may have been ended without an answer to them: by somebody's reset
+    /// (29h), or by another initiator's CLEAR TASK SET (2Fh) where the TAS bit is 0 (SAM-6, "Aborting
+    /// commands"; SPC-5, "Control mode page").
+    pub fn may_have_ended_tasks(self) -> bool {
+        matches!(self, Self::Reset | Self::CommandsCleared)
+    }
+
     /// Whether facts that a probe has already collected may have become wrong.
     pub fn outdates_facts(self) -> bool {
         matches!(
@@ -353,6 +360,15 @@ mod tests {
         assert_eq!(attention(0x2f, 0x01), UnitAttention::CommandsCleared);
         assert_eq!(attention(0x5e, 0x00), UnitAttention::Other);
         assert_eq!(fixed(0x70, 2, 0x29, 0).unit_attention(), None);
+    }
+
+    #[test]
+    fn only_resets_and_cleared_commands_end_tasks() {
+        let ends = |asc| {
+            let attention = fixed(0x70, 6, asc, 0).unit_attention();
+            attention.is_some_and(UnitAttention::may_have_ended_tasks)
+        };
+        assert!((0..=u8::MAX).filter(|&asc| ends(asc)).eq([0x29, 0x2f]));
     }
 
     #[test]

@@ -1,4 +1,10 @@
 //! What to do about sense data: one table, from the specific to the general.
+//!
+//! What passes by itself stays between us and the target: unit attentions, a logical unit that
+//! becomes ready, aborted commands, no reason at all. So do two rows that are an answer to the first
+//! question about a disk, and an accident to a disk that has been up: [`GiveUp::LunNotSupported`] and
+//! [`GiveUp::NeedsAttendance`]. The guest is told at once what another try would not mend: damage,
+//! write protection, and requests that are wrong.
 
 use super::sense::{Sense, SenseKey};
 
@@ -37,7 +43,11 @@ pub enum Retry {
 /// Why a command is not sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GiveUp {
-    /// The logical unit needs somebody's hand: started, repaired, given a medium.
+    /// The logical unit waits for somebody to start it, repair it or put it back on line. Who knows
+    /// that the disk has been up waits, too: the guest can do nothing of that kind.
+    NeedsAttendance,
+    /// The logical unit is not there in a way that does not lead back to the same disk: it has lost
+    /// its medium.
     NotReady,
     /// The medium is damaged.
     MediumError,
@@ -153,20 +163,31 @@ const TABLE: &[Row] = {
         // SAM-6, "Unit attention condition": the condition is cleared by reporting it, the command has not run.
         any(K::UNIT_ATTENTION, Retry(R::UnitAttention)),
 
-        // SPC-5, TEST UNIT READY: in process of becoming ready, and operations that end by
-        // themselves.
+        // Code 04h is LOGICAL UNIT NOT READY, its qualifier says why (SPC-5, annex "Numeric order
+        // codes"). These end by themselves: becoming ready; format, rebuild, recalculation,
+        // operation, long write, self-test; security session; spin-up; SA creation; space
+        // allocation; START STOP UNIT, sanitize, power use not yet granted, configuration;
+        // depopulation and its restoration.
         exactly(K::NOT_READY, 0x04, 0x01, Retry(R::BecomingReady)),
         between(K::NOT_READY, 0x04, (0x04, 0x09), Retry(R::BecomingReady)),
+        exactly(K::NOT_READY, 0x04, 0x0e, Retry(R::BecomingReady)),
         exactly(K::NOT_READY, 0x04, 0x11, Retry(R::BecomingReady)),
-        exactly(K::NOT_READY, 0x04, 0x14, Retry(R::BecomingReady)),
-        between(K::NOT_READY, 0x04, (0x1a, 0x1b), Retry(R::BecomingReady)),
-        exactly(K::NOT_READY, 0x04, 0x1d, Retry(R::BecomingReady)),
-        exactly(K::NOT_READY, 0x04, 0x24, Retry(R::BecomingReady)),
+        between(K::NOT_READY, 0x04, (0x13, 0x14), Retry(R::BecomingReady)),
+        between(K::NOT_READY, 0x04, (0x1a, 0x1d), Retry(R::BecomingReady)),
+        between(K::NOT_READY, 0x04, (0x24, 0x25), Retry(R::BecomingReady)),
+        // SPC-5: LOGICAL UNIT HAS NOT SELF-CONFIGURED YET.
         exactly(K::NOT_READY, 0x3e, 0x00, Retry(R::BecomingReady)),
         // SPC-5, "Asymmetric logical unit access": transition, standby, unavailable.
         between(K::NOT_READY, 0x04, (0x0a, 0x0c), Retry(R::PathUnavailable)),
         // A controller that does not reach its own disks now.
         code(K::NOT_READY, 0x08, Retry(R::PathUnavailable)),
+        // The rest of code 04h: cause not reportable (00h), initializing command required (02h),
+        // manual intervention required (03h), offline (12h), resets and power cycles required (20h
+        // to 22h) and whatever a later standard adds. SPC-5, "Sense key codes", says of the key: "the
+        // logical unit is not accessible. Operator intervention may be required to correct this
+        // condition". Arrays answer this during a failover and while a LUN is off line.
+        code(K::NOT_READY, 0x04, GiveUp(G::NeedsAttendance)),
+        // MEDIUM NOT PRESENT (3Ah) and the like: what comes back may be another medium.
         any(K::NOT_READY, GiveUp(G::NotReady)),
 
         // SBC-4, "Protection information model": the data is wrong, whoever sends it again.
@@ -174,6 +195,8 @@ const TABLE: &[Row] = {
         // The key for a command the device ended without its being at fault.
         any(K::ABORTED_COMMAND, Retry(R::Aborted)),
 
+        // SPC-5, "Numeric order codes". 25h is LOGICAL UNIT NOT SUPPORTED: no such LUN, which targets
+        // also say for a while after a restart.
         code(K::ILLEGAL_REQUEST, 0x20, GiveUp(G::InvalidOpcode)),
         code(K::ILLEGAL_REQUEST, 0x21, GiveUp(G::OutOfRange)),
         code(K::ILLEGAL_REQUEST, 0x24, GiveUp(G::InvalidField)),
@@ -229,14 +252,23 @@ mod tests {
     fn not_ready_is_retried_when_it_ends_by_itself() {
         let becoming_ready = SenseAction::Retry(Retry::BecomingReady);
         let path = SenseAction::Retry(Retry::PathUnavailable);
+        let attendance = SenseAction::GiveUp(GiveUp::NeedsAttendance);
         let give_up = SenseAction::GiveUp(GiveUp::NotReady);
+        assert_eq!(action(2, 0x04, 0x00), attendance);
         assert_eq!(action(2, 0x04, 0x01), becoming_ready);
-        assert_eq!(action(2, 0x04, 0x03), give_up);
+        assert_eq!(action(2, 0x04, 0x02), attendance);
+        assert_eq!(action(2, 0x04, 0x03), attendance);
         assert_eq!(action(2, 0x04, 0x04), becoming_ready);
         assert_eq!(action(2, 0x04, 0x09), becoming_ready);
         assert_eq!(action(2, 0x04, 0x0a), path);
         assert_eq!(action(2, 0x04, 0x0c), path);
-        assert_eq!(action(2, 0x04, 0x0d), give_up);
+        assert_eq!(action(2, 0x04, 0x0d), attendance);
+        for ascq in [0x0e, 0x11, 0x13, 0x14, 0x1a, 0x1d, 0x24, 0x25] {
+            assert_eq!(action(2, 0x04, ascq), becoming_ready, "{ascq:#x}");
+        }
+        for ascq in [0x0f, 0x10, 0x12, 0x15, 0x19, 0x1e, 0x23, 0x26, 0xff] {
+            assert_eq!(action(2, 0x04, ascq), attendance, "{ascq:#x}");
+        }
         assert_eq!(action(2, 0x3a, 0x00), give_up);
     }
 

@@ -1,6 +1,6 @@
 //! What comes in: each PDU of the target checked against the state of the session.
 
-use super::outbound::{ABORT_BIT, LOGOUT_TAG, Outgoing, PING_TAG};
+use super::outbound::{LOGOUT_TAG, Outgoing, PING_TAG};
 use super::task::TaskId;
 use super::{Event, Outcome, Placement, Received, RequestTag, SenseData, Session, Way};
 use crate::error::{Misbehaviour, SessionError};
@@ -11,7 +11,7 @@ use crate::pdu::command::{Response, ScsiResponse, sense_data};
 use crate::pdu::data::{DataIn, ReadyToTransfer};
 use crate::pdu::logout::LogoutResponse;
 use crate::pdu::nop::NopIn;
-use crate::pdu::reject::{Reject, RejectReason};
+use crate::pdu::reject::{Reject, RejectAction};
 use crate::pdu::task_management::TaskManagementResponse;
 use crate::pdu::{Bhs, Numbers, Opcode, RESERVED_TAG, Residual, initiator_task_tag};
 use crate::sequence::SerialNumber;
@@ -29,7 +29,7 @@ pub(super) struct Inbound {
 
 /// What to do with the data segment, and at its end.
 #[derive(Clone, Copy, Debug)]
-enum Pdu {
+pub(super) enum Pdu {
     /// Nothing: the PDU was dealt with, its data is of no interest.
     Ignored,
     /// Into the buffer of a request; at the end the status, if the PDU had one.
@@ -85,6 +85,7 @@ impl Session {
         bytes: &[u8],
         now_ms: u64,
     ) -> Result<(usize, Received), SessionError> {
+        self.tick(now_ms);
         if !bytes.is_empty() {
             self.ping.heard(now_ms);
         }
@@ -128,6 +129,7 @@ impl Session {
     /// [`Placement::may_be_direct`] allowed; they may be fewer than it has.
     pub fn placed_directly(&mut self, length_bytes: usize, now_ms: u64) {
         debug_assert!(!self.framer.digests_data());
+        self.tick(now_ms);
         self.ping.heard(now_ms);
         self.framer.skip(length_bytes);
         self.advance(length_bytes);
@@ -199,7 +201,7 @@ impl Session {
 
     /// Every PDU with a status takes the next StatSN; at ErrorRecoveryLevel 0 any other number
     /// means that something was lost for good (RFC 7143 sections 4.2.2.2 and 7.9).
-    fn consume_stat_sn(
+    pub(super) fn consume_stat_sn(
         &mut self,
         pdu: &'static str,
         numbers: &Numbers,
@@ -233,6 +235,7 @@ impl Session {
             return Ok(Pdu::Ignored);
         };
         let offset_bytes = task.accept_data_in(&pdu)?;
+        task.since_ms = self.now_ms;
         if task.aborted {
             return Ok(Pdu::Ignored);
         }
@@ -255,6 +258,9 @@ impl Session {
     fn r2t(&mut self, pdu: &ReadyToTransfer) -> Result<Pdu, SessionError> {
         let id = self.find("R2T", pdu.initiator_task_tag)?;
         self.window.update(&pdu.numbers);
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.since_ms = self.now_ms;
+        }
         if self.tasks.accept_r2t(id, pdu, &self.negotiated)? {
             self.outbox.push(Outgoing::Solicited { task: id });
         }
@@ -283,34 +289,6 @@ impl Session {
             return Err(Misbehaviour::PingFlood.into());
         }
         Ok(Pdu::Ignored)
-    }
-
-    fn task_management_response(
-        &mut self,
-        pdu: &TaskManagementResponse,
-    ) -> Result<Pdu, SessionError> {
-        const PDU: &str = "Task Management Function Response";
-        let tag = pdu.initiator_task_tag;
-        let id = self.tasks.find_sent(tag & !ABORT_BIT);
-        let task = id.and_then(|id| self.tasks.get(id));
-        let was_asked_for = task.is_none_or(|task| task.aborted);
-        if tag & ABORT_BIT == 0 || !was_asked_for {
-            return Err(Misbehaviour::UnknownTask {
-                pdu: PDU,
-                initiator_task_tag: tag,
-            }
-            .into());
-        }
-        self.consume_stat_sn(PDU, &pdu.numbers)?;
-        // The task may have been rejected while the abort was on its way.
-        let Some(task) = id.and_then(|id| self.tasks.remove(id)) else {
-            return Ok(Pdu::Ignored);
-        };
-        let request = task.command.request;
-        Ok(Pdu::Event(Event::AbortDone {
-            request,
-            response: pdu.response,
-        }))
     }
 
     fn logout_response(&mut self, pdu: &LogoutResponse) -> Result<Pdu, SessionError> {
@@ -389,19 +367,20 @@ impl Session {
     }
 
     /// A rejected command is over. A rejected Data-Out leaves its task in a state that only a new
-    /// session mends. Anything else (a ping, an abort) can be done without.
+    /// session mends. A rejected abort is one that was refused. Anything else (a ping) can be done
+    /// without.
     fn rejected(&mut self, reject: &Reject) -> Result<Option<Event>, SessionError> {
-        const DATA_DIGEST_ERROR: RejectReason = RejectReason(0x02);
-        const WAITING_FOR_LOGOUT: RejectReason = RejectReason(0x0c);
         let reason = reject.reason;
         let refused = Reject::refused_header(self.inbound.collected());
         let opcode = refused.map(|bhs| bhs[0] & 0x3f);
-        let task = self
-            .tasks
-            .find_sent(refused.map_or(RESERVED_TAG, initiator_task_tag));
-        let ends_session = matches!(reason, DATA_DIGEST_ERROR | WAITING_FOR_LOGOUT);
+        let tag = refused.map_or(RESERVED_TAG, initiator_task_tag);
+        let task = self.tasks.find_sent(tag);
+        let ends_session = reason.action() == RejectAction::EndSession;
         if ends_session || task.is_some() && opcode == Some(Opcode::DataOut as u8) {
             return Err(SessionError::TargetRefused(reason));
+        }
+        if opcode == Some(Opcode::TaskManagementRequest as u8) && self.is_managing(tag) {
+            return Ok(self.management_rejected(tag));
         }
         match task.filter(|_| opcode == Some(Opcode::ScsiCommand as u8)) {
             Some(id) => Ok(self.tasks.remove(id).map(|task| Event::CommandRejected {

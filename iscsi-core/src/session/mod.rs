@@ -4,19 +4,22 @@
 //! [`SessionError`]. Its owner moves the bytes; the session says which, and what they mean:
 //!
 //! - **Commands in**: [`Session::submit`], refused while the command window is closed or the
-//!   task table is full. [`Session::abort`] and [`Session::log_out`] ask for the end of a task
-//!   and of the session.
+//!   task table is full. [`Session::abort`], [`Session::reset_logical_unit`] and
+//!   [`Session::log_out`] ask for the end of a task, of all of them, and of the session.
 //! - **Bytes out**: [`Session::transmit`] pushes whole PDUs into a [`Transmit`] sink for as long
 //!   as that has room. To be called after commands went in and after bytes came in.
 //! - **Bytes in**: [`Session::receive`] with what arrived, again and again until it asks for more
 //!   bytes. When it announces a [`Placement`], the owner puts the bytes into the request's buffer
 //!   and says so by [`Session::placed`] or [`Session::placed_directly`].
-//! - **Time**: [`Session::handle_timeout`] when [`Session::next_timeout_ms`] has come. All times
-//!   are milliseconds of one monotonic clock of the owner's choice.
+//! - **Time**: [`Session::handle_timeout`] when [`Session::next_timeout_ms`] has come. Whether a
+//!   command can be late is the owner's choice ([`Session::set_command_timeout_ms`]). All times are
+//!   milliseconds of one monotonic clock of the owner's choice.
 //!
 //! Nothing is allocated after [`Session::new`] as long as the queue of outgoing PDUs stays within
 //! the bound that it was made for.
 
+mod aborts;
+mod deadlines;
 mod inbound;
 mod outbound;
 mod ping;
@@ -39,6 +42,10 @@ use crate::scsi::command::ScsiCommand;
 use crate::scsi::status::ScsiStatus;
 use crate::sequence::SerialNumber;
 
+pub use self::deadlines::Timeouts;
+
+use self::aborts::Aborts;
+use self::deadlines::Deadlines;
 use self::inbound::Inbound;
 use self::outbound::{Outbox, Outgoing};
 use self::ping::Ping;
@@ -147,10 +154,17 @@ pub enum Event {
         /// Why.
         reason: RejectReason,
     },
-    /// The answer to [`Session::abort`]. After `Complete` or `TaskDoesNotExist` the task is over.
+    /// The answer to an ABORT TASK, for a late command or by [`Session::abort`]. After `Complete` or
+    /// `TaskDoesNotExist` the task is over. After anything else it may live on, and nothing more is
+    /// reported of it: the session is to be dropped.
     AbortDone {
         /// The request that the task served.
         request: RequestTag,
+        /// What the target said.
+        response: FunctionResponse,
+    },
+    /// The answer to a LOGICAL UNIT RESET; the session is to be dropped, whatever it says.
+    ResetDone {
         /// What the target said.
         response: FunctionResponse,
     },
@@ -244,6 +258,12 @@ pub struct Session {
     framer: Framer,
     inbound: Inbound,
     ping: Ping,
+    aborts: Aborts,
+    deadlines: Deadlines,
+    /// The latest time that the owner told.
+    now_ms: u64,
+    /// When a PDU went into the sink last.
+    last_sent_ms: u64,
     closing: bool,
     /// When the logout was first seen to be unanswered.
     closing_since_ms: Option<u64>,
@@ -275,6 +295,10 @@ impl Session {
             ),
             inbound: Inbound::new(),
             ping: Ping::new(now_ms),
+            aborts: Aborts::new(),
+            deadlines: Deadlines::new(),
+            now_ms,
+            last_sent_ms: now_ms,
             closing: false,
             closing_since_ms: None,
             trace: None,
@@ -282,9 +306,17 @@ impl Session {
         }
     }
 
-    /// The owner's clock changes: from now on time is counted as in `now_ms`.
+    /// The owner's clock changes: from now on time is counted as in `now_ms`. Only while no command
+    /// is in flight.
     pub fn set_clock(&mut self, now_ms: u64) {
+        debug_assert!(self.tasks.is_empty());
+        self.now_ms = now_ms;
+        self.last_sent_ms = now_ms;
         self.ping.heard(now_ms);
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
     }
 
     /// Has `trace` called for the header of every PDU, for debugging.
@@ -320,7 +352,7 @@ impl Session {
 
     /// Whether [`Session::submit`] would take a command.
     pub fn can_submit(&self) -> Result<(), SubmitError> {
-        if self.closing {
+        if self.closing || self.is_resetting() {
             Err(SubmitError::Closing)
         } else if self.tasks.is_full() {
             Err(SubmitError::TableFull)
@@ -331,26 +363,18 @@ impl Session {
         }
     }
 
-    /// Takes a command; it goes out with the next [`Session::transmit`], in order.
-    pub fn submit(&mut self, command: Command) -> Result<(), SubmitError> {
+    /// Takes a command; it goes out with the next [`Session::transmit`], in order. Its time-out counts
+    /// from `now_ms`.
+    pub fn submit(&mut self, command: Command, now_ms: u64) -> Result<(), SubmitError> {
         self.can_submit()?;
+        self.tick(now_ms);
+        self.deadlines.submitted(now_ms, self.tasks.is_empty());
         let cmd_sn = self.window.cmd_sn();
-        let task = self.tasks.insert(command, cmd_sn, &self.negotiated);
+        let task = self.tasks.insert(command, cmd_sn, &self.negotiated, now_ms);
         let task = task.ok_or(SubmitError::TableFull)?;
         self.window.consume();
         self.outbox.push(Outgoing::Command { task });
         Ok(())
-    }
-
-    /// Asks the target to end every command of `request`: each is answered by an
-    /// [`Event::AbortDone`], and what still arrives for it is dropped. Says how many there were.
-    pub fn abort(&mut self, request: RequestTag) -> usize {
-        let mut count = 0;
-        for id in self.tasks.of_request(request) {
-            self.outbox.push(Outgoing::Abort { task: id });
-            count += 1;
-        }
-        count
     }
 
     /// Asks for the end of the session; no command is taken any more. Answered by
@@ -367,21 +391,29 @@ impl Session {
         let logout = self
             .closing_since_ms
             .map(|since_ms| since_ms + LOGOUT_TIMEOUT_MS);
-        logout.unwrap_or(u64::MAX).min(self.ping.next_timeout_ms())
+        let others_ms = self.ping.next_timeout_ms().min(self.next_deadline_ms());
+        logout.unwrap_or(u64::MAX).min(others_ms)
     }
 
-    /// Sends a ping when nothing was heard for a while, and gives up when that is not answered.
-    pub fn handle_timeout(&mut self, now_ms: u64) -> Result<(), SessionError> {
+    /// Asks for the end of late commands, sends a ping when nothing was heard for a while, and gives
+    /// up when one of these is not answered. Costs little when nothing is due.
+    ///
+    /// # Errors
+    /// The session is over; a command that was late may still run, until the next session has
+    /// reinstated this one.
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Result<Timeouts, SessionError> {
+        self.tick(now_ms);
         if self.closing {
             let since_ms = *self.closing_since_ms.get_or_insert(now_ms);
             if now_ms >= since_ms.saturating_add(LOGOUT_TIMEOUT_MS) {
                 return Err(SessionError::LogoutUnanswered);
             }
         }
+        let timeouts = self.handle_deadlines(now_ms)?;
         if self.ping.handle_timeout(now_ms)? {
             self.outbox.push_ping();
         }
-        Ok(())
+        Ok(timeouts)
     }
 }
 

@@ -11,12 +11,13 @@ use crate::pdu::command::{Direction, ScsiCommandPdu};
 use crate::pdu::data::DataOut;
 use crate::pdu::logout::{LogoutReason, LogoutRequest};
 use crate::pdu::nop::NopOut;
-use crate::pdu::task_management::{Function, TaskManagementRequest};
 use crate::pdu::{Bhs, RESERVED_TAG};
 use crate::scsi::command::ScsiData;
 
 /// The tag of our pings: only tags below [`ABORT_BIT`] name SCSI commands.
 pub(super) const PING_TAG: u32 = 0x8000_0000;
+/// The tag of our LOGICAL UNIT RESET: there is one at most.
+pub(super) const RESET_TAG: u32 = 0x8000_0002;
 /// The tag of our logout.
 pub(super) const LOGOUT_TAG: u32 = 0x8000_0001;
 /// An abort carries the tag of its task with this bit set.
@@ -34,6 +35,8 @@ pub(super) enum Outgoing {
     Solicited { task: TaskId },
     /// ABORT TASK.
     Abort { task: TaskId },
+    /// LOGICAL UNIT RESET.
+    Reset,
     /// A ping of ours.
     Ping,
     /// The answer to a ping of the target's.
@@ -42,8 +45,8 @@ pub(super) enum Outgoing {
     Logout,
 }
 
-/// The queue of things to send. A task stands in it at most once per purpose, a ping of ours once,
-/// answers to pings at most [`MAX_QUEUED_NOP_ANSWERS`] times: that bounds its length. What is said
+/// The queue of things to send. A task stands in it at most once per purpose, a ping of ours and a
+/// reset once, answers to pings at most [`MAX_QUEUED_NOP_ANSWERS`] times: that bounds its length. What is said
 /// of a task that has ended meanwhile is left out when its turn comes.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -54,7 +57,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new() -> Self {
-        const CAPACITY: usize = 3 * MAX_TASKS + MAX_QUEUED_NOP_ANSWERS + 2;
+        const CAPACITY: usize = 3 * MAX_TASKS + MAX_QUEUED_NOP_ANSWERS + 3;
         Self {
             queue: VecDeque::with_capacity(CAPACITY),
             has_ping: false,
@@ -64,6 +67,11 @@ impl Outbox {
 
     pub(super) fn push(&mut self, outgoing: Outgoing) {
         self.queue.push_back(outgoing);
+    }
+
+    /// Ahead of all that waits: the data of other tasks may be much.
+    pub(super) fn push_first(&mut self, outgoing: Outgoing) {
+        self.queue.push_front(outgoing);
     }
 
     /// Asks for a ping, unless one waits already: a socket may be blocked for longer than it takes
@@ -88,7 +96,6 @@ impl Outbox {
         true
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -119,16 +126,23 @@ impl Session {
         !self.outbox.queue.is_empty()
     }
 
+    /// How many things wait to be sent. Bounded, whatever the target does.
+    pub fn queued(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// Pushes what is to be sent into `sink`, whole PDUs, while it has room.
     pub fn transmit(&mut self, sink: &mut impl Transmit) {
         while sink.has_room() {
             let Some(outgoing) = self.outbox.pop() else {
                 return;
             };
+            self.last_sent_ms = self.now_ms;
             match outgoing {
                 Outgoing::Command { task } => self.send_command(task, sink),
                 Outgoing::Solicited { task } => self.send_solicited(task, sink),
                 Outgoing::Abort { task } => self.send_abort(task, sink),
+                Outgoing::Reset => self.send_reset(sink),
                 Outgoing::Ping => self.send_nop_out(0, PING_TAG, RESERVED_TAG, sink),
                 Outgoing::PingAnswer {
                     lun,
@@ -148,6 +162,7 @@ impl Session {
             return;
         };
         task.sent = true;
+        task.since_ms = self.now_ms;
         let task = *task;
         self.unsent_cmd_sn = task.cmd_sn.next();
         let unsolicited = Unsolicited::of(&task.command.scsi.data, &self.negotiated);
@@ -177,9 +192,11 @@ impl Session {
 
     /// Serves the oldest R2T of a task, as far as the sink has room for.
     fn send_solicited(&mut self, id: TaskId, sink: &mut impl Transmit) {
-        let Some(task) = self.tasks.get(id).copied() else {
+        let Some(task) = self.tasks.get_mut(id) else {
             return;
         };
+        task.since_ms = self.now_ms;
+        let task = *task;
         let Some(mut burst) = self.tasks.burst(id).copied() else {
             return;
         };
@@ -222,25 +239,6 @@ impl Session {
         burst.data_sn = burst.data_sn.wrapping_add(1);
     }
 
-    /// Asks for the end of a task that is still there.
-    fn send_abort(&mut self, id: TaskId, sink: &mut impl Transmit) {
-        let Some(task) = self.tasks.get_mut(id) else {
-            return;
-        };
-        task.aborted = true;
-        let pdu = TaskManagementRequest {
-            function: Function::AbortTask {
-                referenced_task_tag: id.tag(),
-                ref_cmd_sn: task.cmd_sn,
-            },
-            lun: task.command.lun,
-            initiator_task_tag: id.tag() | ABORT_BIT,
-            cmd_sn: self.unsent_cmd_sn,
-            exp_stat_sn: self.exp_stat_sn,
-        };
-        self.send_header(&pdu.emit(), sink);
-    }
-
     fn send_nop_out(&self, lun: u64, itt: u32, ttt: u32, sink: &mut impl Transmit) {
         let pdu = NopOut {
             lun,
@@ -264,7 +262,7 @@ impl Session {
         self.send_header(&pdu.emit(), sink);
     }
 
-    fn send_header(&self, bhs: &Bhs, sink: &mut impl Transmit) {
+    pub(super) fn send_header(&self, bhs: &Bhs, sink: &mut impl Transmit) {
         if let Some(trace) = self.trace {
             trace(Way::Out, bhs);
         }

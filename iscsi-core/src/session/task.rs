@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Command, RequestTag};
+use super::Command;
 use crate::error::Misbehaviour;
 use crate::limits::MAX_OUTSTANDING_R2T;
 use crate::login::negotiated::Negotiated;
@@ -44,6 +44,14 @@ pub(crate) struct Task {
     pub(crate) cmd_sn: SerialNumber,
     /// The command went into the sink. Before, nothing that names the task can be an answer.
     pub(crate) sent: bool,
+    /// When something was last exchanged for the task: it was submitted, sent, or a part of its data
+    /// was. Its time-out counts from here.
+    pub(crate) since_ms: u64,
+    /// It has to be answered by then, whatever is exchanged for it; `u64::MAX` when there is no such
+    /// time.
+    pub(crate) answer_by_ms: u64,
+    /// Its end was asked for; the ABORT TASK may still wait for its turn.
+    pub(crate) abort_asked: bool,
     /// An ABORT TASK was sent: whatever still comes for the task is read and dropped.
     pub(crate) aborted: bool,
     /// Data-In: how much has arrived, and how many PDUs.
@@ -128,11 +136,14 @@ impl Unsolicited {
 }
 
 impl Task {
-    fn new(command: Command, cmd_sn: SerialNumber, negotiated: &Negotiated) -> Self {
+    fn new(command: Command, cmd_sn: SerialNumber, negotiated: &Negotiated, now_ms: u64) -> Self {
         Self {
             command,
             cmd_sn,
             sent: false,
+            since_ms: now_ms,
+            answer_by_ms: u64::MAX,
+            abort_asked: false,
             aborted: false,
             received_bytes: 0,
             data_in_count: 0,
@@ -335,16 +346,23 @@ impl TaskTable {
         self.slots.len() - self.free.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(crate) fn insert(
         &mut self,
         command: Command,
         cmd_sn: SerialNumber,
         negotiated: &Negotiated,
+        now_ms: u64,
     ) -> Option<TaskId> {
         let index = self.free.pop()?;
         let slot = self.slots.get_mut(usize::from(index))?;
         slot.generation = (slot.generation + 1) & 0x3fff;
-        let task = slot.task.insert(Task::new(command, cmd_sn, negotiated));
+        let task = slot
+            .task
+            .insert(Task::new(command, cmd_sn, negotiated, now_ms));
         self.awaited_bytes += task.awaited_bytes();
         self.data_bytes += u64::from(task.length_bytes());
         if let Some(r2ts) = self.r2ts.get_mut(usize::from(index)) {
@@ -425,11 +443,11 @@ impl TaskTable {
         Some(task)
     }
 
-    /// The tasks that serve `request`.
-    pub(crate) fn of_request(&self, request: RequestTag) -> impl Iterator<Item = TaskId> + '_ {
-        (0u16..).zip(&self.slots).filter_map(move |(index, slot)| {
-            let task = slot.task.as_ref()?;
-            (task.command.request == request).then_some(TaskId::new(slot.generation, index))
+    /// All tasks, each with its name.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (TaskId, &mut Task)> {
+        (0u16..).zip(&mut self.slots).filter_map(|(index, slot)| {
+            let task = slot.task.as_mut()?;
+            Some((TaskId::new(slot.generation, index), task))
         })
     }
 }

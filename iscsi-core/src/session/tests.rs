@@ -14,6 +14,8 @@ use crate::login::negotiated::example;
 use crate::pdu::{BHS_LENGTH_BYTES, Bhs, RESERVED_TAG};
 use crate::scsi::command::ScsiData;
 
+mod late;
+
 const READ_4K: ScsiData = ScsiData::In {
     offset_bytes: 0,
     length_bytes: 4096,
@@ -230,7 +232,7 @@ impl Seen {
 
 /// A session with one command sent, and the tag of that.
 fn sent(mut session: Session, data: ScsiData) -> (Session, u32) {
-    session.submit(command(7, data)).unwrap();
+    session.submit(command(7, data), 0).unwrap();
     let itt = transmit(&mut session)[0].field(16);
     (session, itt)
 }
@@ -264,7 +266,7 @@ fn good_of(request: u32, transferred_bytes: u32, expected_bytes: u32) -> Event {
 fn commands_go_out_in_order_each_with_the_next_cmd_sn() {
     let mut session = session();
     for request in 0..3 {
-        session.submit(command(request, ScsiData::None)).unwrap();
+        session.submit(command(request, ScsiData::None), 0).unwrap();
     }
     let pdus = transmit(&mut session);
     let numbers: Vec<u32> = pdus.iter().map(|pdu| pdu.field(24)).collect();
@@ -275,9 +277,9 @@ fn commands_go_out_in_order_each_with_the_next_cmd_sn() {
 #[test]
 fn a_closed_window_takes_nothing_until_the_target_opens_it() {
     let mut session = session_with(|n| n.max_cmd_sn = SerialNumber(CMD_SN));
-    session.submit(command(1, ScsiData::None)).unwrap();
+    session.submit(command(1, ScsiData::None), 0).unwrap();
     assert_eq!(
-        session.submit(command(2, ScsiData::None)),
+        session.submit(command(2, ScsiData::None), 0),
         Err(SubmitError::WindowClosed)
     );
     let itt = transmit(&mut session)[0].field(16);
@@ -286,7 +288,7 @@ fn a_closed_window_takes_nothing_until_the_target_opens_it() {
         .put(32, CMD_SN + 1)
         .bytes();
     assert_eq!(feed(&mut session, &stream, 9).unwrap().events, [good(1, 0)]);
-    session.submit(command(2, ScsiData::None)).unwrap();
+    session.submit(command(2, ScsiData::None), 0).unwrap();
 }
 
 #[test]
@@ -294,11 +296,11 @@ fn the_task_table_is_a_bound() {
     let mut session = session_with(|n| n.max_cmd_sn = SerialNumber(CMD_SN + 10_000));
     for request in 0..MAX_TASKS {
         session
-            .submit(command(request as u32, ScsiData::None))
+            .submit(command(request as u32, ScsiData::None), 0)
             .unwrap();
     }
     assert_eq!(
-        session.submit(command(0, ScsiData::None)),
+        session.submit(command(0, ScsiData::None), 0),
         Err(SubmitError::TableFull)
     );
 }
@@ -309,13 +311,16 @@ fn any_fragmentation_gives_the_same_events_and_placements() {
     let run = |piece: usize| {
         let (mut session, first) = sent(session(), READ_4K);
         session
-            .submit(command(
-                8,
-                ScsiData::In {
-                    offset_bytes: 512,
-                    length_bytes: 6,
-                },
-            ))
+            .submit(
+                command(
+                    8,
+                    ScsiData::In {
+                        offset_bytes: 512,
+                        length_bytes: 6,
+                    },
+                ),
+                0,
+            )
             .unwrap();
         let second = transmit(&mut session)[0].field(16);
         let mut stream = data_in(first, 0, 0, &payload[..1000]).bytes();
@@ -348,13 +353,16 @@ fn unsolicited_data_follows_its_command_as_agreed() {
             n.initial_r2t = initial_r2t;
         });
         session
-            .submit(command(
-                7,
-                ScsiData::Out {
-                    offset_bytes: 0,
-                    length_bytes: 4096,
-                },
-            ))
+            .submit(
+                command(
+                    7,
+                    ScsiData::Out {
+                        offset_bytes: 0,
+                        length_bytes: 4096,
+                    },
+                ),
+                0,
+            )
             .unwrap();
         let pdus = transmit(&mut session);
         let lengths: Vec<usize> = pdus.iter().map(|pdu| pdu.data.len()).collect();
@@ -447,7 +455,7 @@ fn zeros_and_parameters_are_sent_without_a_buffer() {
         (ScsiData::Parameters { bytes: [9; 24] }, vec![9; 24]),
     ] {
         let mut session = session_with(|n| n.immediate_data = true);
-        session.submit(command(1, data)).unwrap();
+        session.submit(command(1, data), 0).unwrap();
         assert_eq!(transmit(&mut session)[0].data, expected);
     }
 }
@@ -465,7 +473,7 @@ fn digests_cover_what_is_sent() {
         ScsiData::Zeros { length_bytes: 1000 },
         ScsiData::Parameters { bytes: [9; 24] },
     ] {
-        session.submit(command(1, data)).unwrap();
+        session.submit(command(1, data), 0).unwrap();
         let mut wire = Wire::default();
         session.transmit(&mut wire);
         let (header, rest) = wire.stream.split_at(48);
@@ -696,7 +704,7 @@ fn after_a_logout_nothing_is_taken_and_its_answer_is_reported() {
     let mut session = session();
     session.log_out();
     assert_eq!(
-        session.submit(command(1, ScsiData::None)),
+        session.submit(command(1, ScsiData::None), 0),
         Err(SubmitError::Closing)
     );
     let itt = transmit(&mut session)[0].field(16);
@@ -839,7 +847,7 @@ fn an_answer_to_a_command_that_was_not_sent_is_refused() {
     drop(probe);
     for answer in answers(itt) {
         let mut session = session();
-        session.submit(command(7, READ_4K)).unwrap();
+        session.submit(command(7, READ_4K), 0).unwrap();
         let got = misbehaviour(&mut session, vec![answer]);
         assert!(matches!(got, Misbehaviour::UnknownTask { .. }), "{got:?}");
     }
@@ -862,7 +870,7 @@ fn what_waits_for_an_ended_task_is_not_sent_for_its_successor() {
     feed(&mut session, &r2t(itt, 9, 0, 0, 4096).bytes(), 48).unwrap();
     session.abort(RequestTag(7));
     feed(&mut session, &response(itt, STAT_SN, 8).bytes(), 48).unwrap();
-    session.submit(command(8, WRITE_4K)).unwrap();
+    session.submit(command(8, WRITE_4K), 0).unwrap();
     let pdus = transmit(&mut session);
     assert_eq!(pdus.len(), 1, "{pdus:?}");
     assert_eq!(pdus[0].bhs[0] & 0x3f, 0x01);
@@ -902,6 +910,7 @@ mod hostile {
             RESERVED_TAG,
             outbound::PING_TAG,
             outbound::LOGOUT_TAG,
+            outbound::RESET_TAG,
         ]);
         let small = prop::sample::select(vec![0u32, 1, 512, 1024, 4096, u32::MAX]);
         let flags = prop::sample::select(vec![0u8, 0x80, 0x81, 0x82, 0x83, 0x84]);
@@ -937,10 +946,20 @@ mod hostile {
         fn a_target_can_only_end_the_session(
             pdus in prop::collection::vec(pdu(), 1..12),
             transmits in any::<bool>(),
+            aborts in any::<bool>(),
+            resets in any::<bool>(),
         ) {
             let mut session = session();
-            session.submit(command(0, READ_4K)).unwrap();
-            session.submit(command(1, WRITE_4K)).unwrap();
+            session.submit(command(0, READ_4K), 0).unwrap();
+            session.submit(command(1, WRITE_4K), 0).unwrap();
+            session.set_resets_after_abort(resets);
+            if transmits {
+                transmit(&mut session);
+            }
+            if aborts {
+                session.abort(RequestTag(0));
+                session.abort(RequestTag(1));
+            }
             if transmits {
                 transmit(&mut session);
             }
@@ -978,7 +997,7 @@ fn an_immediate_pdu_ahead_of_a_waiting_command_carries_that_commands_number() {
     let mut session = session();
     let ping = Pdu::new(0x20, 0x80).put(16, RESERVED_TAG).put(20, 7);
     feed(&mut session, &ping.put(24, STAT_SN).bytes(), 48).unwrap();
-    session.submit(command(1, READ_4K)).unwrap();
+    session.submit(command(1, READ_4K), 0).unwrap();
     session.log_out();
     let sent = transmit(&mut session);
     let numbers: Vec<_> = sent.iter().map(|pdu| (pdu.bhs[0], pdu.field(24))).collect();

@@ -48,6 +48,11 @@ faults! {
     blackhole / Blackhole = 4,
     /// Of a moment: the target is killed, and away for up to 20 s.
     restart / Restart = 4,
+    /// Of a moment: our process is killed. The next one has the inflight regions, in which the requests
+    /// in flight stand, and no more.
+    kill / Kill = 6,
+    /// Of a turn of a lane without a session: its requests have waited for long enough, and fail.
+    give_up / GiveUp = 60,
     /// Of a login: it fails, though the target is there.
     login_refused / LoginRefused = 1500,
     /// Of an answer: it is sent again as it is.
@@ -66,7 +71,7 @@ faults! {
     unit_attention / UnitAttention = 150,
     /// Of a command: ABORTED COMMAND, perhaps when half of its data is written.
     aborted_command / AbortedCommand = 150,
-    /// Of a command: NOT READY, becoming ready.
+    /// Of a command: NOT READY, becoming ready or in need of attendance.
     not_ready / NotReady = 100,
     /// Of a command: logical unit not supported, as after a restart.
     no_lun / NoLun = 50,
@@ -74,6 +79,8 @@ faults! {
     medium_error / MediumError = 20,
     /// Of a command: it is rejected.
     reject / Reject = 10,
+    /// Of a command: it is rejected for want of something, for now.
+    reject_for_now / RejectForNow = 50,
     /// Of a command that moves data: GOOD, but less of it, with a residual count.
     short / Short = 20,
     /// Of a WRITE SAME: no such command.
@@ -84,6 +91,16 @@ faults! {
     abort / Abort = 10,
     /// Of an ABORT TASK: the answer of the task was sent just before it.
     abort_crossed / AbortCrossed = 3000,
+    /// Of an ABORT TASK: it is refused, and the task goes on.
+    abort_refused / AbortRefused = 2000,
+    /// Of an ABORT TASK: its PDU is rejected, and the task goes on.
+    abort_rejected / AbortRejected = 1000,
+    /// Of an ABORT TASK: it is never answered, and the task goes on or not.
+    abort_unanswered / AbortUnanswered = 1500,
+    /// Of a LOGICAL UNIT RESET: it is refused.
+    reset_refused / ResetRefused = 2500,
+    /// Of a LOGICAL UNIT RESET: it is never answered, and done or not.
+    reset_unanswered / ResetUnanswered = 2500,
     /// Of a moment: another initiator resets the logical unit; tasks end without an answer.
     reset / Reset = 6,
     /// Of a moment: the same, but tasks end with TASK ABORTED.

@@ -2,15 +2,14 @@
 //!
 //! This mirrors `backend/src/engine/{link,intake,completion,in_flight}.rs`: a request is admitted
 //! only when the session takes a command, its slot is given back when its last piece has left, and
-//! after the loss of a session everything in flight is sent again on the next one. Beyond what the
-//! engine does today, a command that is late is aborted, and the connection then dropped.
+//! after the loss of a session everything in flight is sent again on the next one.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use iscsi_core::crc32c::Crc32c;
 use iscsi_core::disk::request::{BlockOperation, Extent};
-use iscsi_core::disk::requests::{Admitted, Completion, Requests};
+use iscsi_core::disk::requests::{Admitted, Completion, Failure as RequestFailure, Requests};
 use iscsi_core::disk::shared::SharedDisk;
 use iscsi_core::login::negotiated::Negotiated;
 use iscsi_core::pdu::async_message::AsyncEvent;
@@ -21,10 +20,6 @@ use crate::faults::{Chaos, Fault};
 use crate::settings::Settings;
 use crate::wire::Link;
 
-/// How long a request may be unanswered before its commands are aborted.
-const COMMAND_TIMEOUT_MS: u64 = 20_000;
-/// How long an abort may be unanswered before the connection is dropped all the same.
-const ABORT_TIMEOUT_MS: u64 = 5_000;
 /// The sink takes another PDU while fewer bytes than this wait in it.
 const OUTPUT_ROOM_BYTES: usize = 16 * 1024;
 /// What a read finds in its buffer before: nobody's data.
@@ -41,10 +36,24 @@ pub struct Ended {
     pub buffer: Vec<u8>,
 }
 
+/// A request that a killed process had in flight.
+#[derive(Debug)]
+pub struct LeftOver {
+    /// Its number.
+    pub owner: u64,
+    /// What the guest asked for.
+    pub operation: BlockOperation,
+    /// Where.
+    pub extents: Vec<Extent>,
+    /// What a write writes.
+    pub data: Vec<u8>,
+}
+
 /// One lane.
 #[derive(Debug)]
 pub struct Lane {
     index: usize,
+    shared: Arc<SharedDisk>,
     requests: Requests,
     slots: Vec<Slot>,
     connection: Option<Connection>,
@@ -52,6 +61,17 @@ pub struct Lane {
     pub login_at_ms: u64,
     /// How many sessions were lost.
     pub lost: u64,
+    /// How many commands were late.
+    pub timed_out: u64,
+    /// How many of them because tasks had been cleared.
+    pub reconciled: u64,
+    /// How many requests the owner had no more patience for.
+    pub worn_out: u64,
+    /// How many failed because there was no session for too long.
+    pub given_up: u64,
+    command_timeout_ms: u64,
+    resets_after_abort: bool,
+    reconcile_at_ms: Option<u64>,
     ended: Vec<Ended>,
 }
 
@@ -59,11 +79,12 @@ pub struct Lane {
 struct Slot {
     /// The guest's request in this slot.
     owner: Option<u64>,
+    /// What it asked for.
+    asked: Option<(BlockOperation, Vec<Extent>)>,
     buffer: Vec<u8>,
     queued_pieces: u32,
     /// How it ended, when pieces of it still wait to be sent.
     result: Option<bool>,
-    since_ms: u64,
 }
 
 #[derive(Debug)]
@@ -71,9 +92,6 @@ struct Connection {
     session: Session,
     input: Vec<u8>,
     output: VecDeque<Piece>,
-    /// Requests of which a task was ended by an answered abort.
-    aborted: BTreeSet<u32>,
-    drop_at_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -99,11 +117,19 @@ impl Lane {
     pub fn new(index: usize, settings: &Settings, shared: Arc<SharedDisk>) -> Self {
         Self {
             index,
-            requests: Requests::new(settings.facts.clone(), 0, settings.depth, shared),
+            requests: requests(settings, &shared),
+            shared,
             slots: (0..settings.depth).map(|_| Slot::default()).collect(),
             connection: None,
             login_at_ms: 0,
             lost: 0,
+            timed_out: 0,
+            reconciled: 0,
+            worn_out: 0,
+            given_up: 0,
+            command_timeout_ms: settings.command_timeout_ms,
+            resets_after_abort: settings.resets_after_abort,
+            reconcile_at_ms: None,
             ended: Vec::new(),
         }
     }
@@ -118,25 +144,71 @@ impl Lane {
         std::mem::take(&mut self.ended)
     }
 
-    /// Goes on with a new session.
+    /// The process is killed: what it had in flight, for the next one, which knows nothing else.
+    pub fn kill(&mut self, settings: &Settings, shared: &Arc<SharedDisk>) -> Vec<LeftOver> {
+        self.connection = None;
+        self.shared = Arc::clone(shared);
+        self.requests = requests(settings, shared);
+        self.reconcile_at_ms = None;
+        let slots = self.slots.iter_mut().map(std::mem::take);
+        let left_over = slots.filter_map(|slot| {
+            let (operation, extents) = slot.asked?;
+            Some(LeftOver {
+                owner: slot.owner?,
+                operation,
+                extents,
+                data: slot.buffer,
+            })
+        });
+        left_over.collect()
+    }
+
+    /// Storage has been away for long enough: everything fails that can.
+    pub fn give_up(&mut self, chaos: &mut Chaos) -> Result<(), Failure> {
+        for index in 0..self.slots.len() {
+            let tag = RequestTag(index as u32);
+            if self.requests.abandon(tag) {
+                chaos.tell(|| format!("lane {}: {tag:?} is given up", self.index));
+                self.given_up += 1;
+                self.finish(tag, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a new session: the login has ended whatever was left of the old one.
     pub fn connect(&mut self, negotiated: Negotiated, now_ms: u64) {
+        self.shared.barrier.lower(self.index);
         // Its clock starts elsewhere, as that of a login does.
         let mut session = Session::new(negotiated, crc32c::crc32c_append, 0);
         session.set_clock(now_ms);
-        for slot in &mut self.slots {
-            slot.since_ms = now_ms;
-        }
+        session.set_command_timeout_ms(Some(self.command_timeout_ms));
+        session.set_resets_after_abort(self.resets_after_abort);
         self.connection = Some(Connection {
             session,
             input: Vec::new(),
             output: VecDeque::new(),
-            aborted: BTreeSet::new(),
-            drop_at_ms: None,
         });
+    }
+
+    /// Whether the target has told since the last time that tasks may have been ended.
+    pub fn take_tasks_cleared(&mut self) -> bool {
+        self.requests.take_tasks_cleared()
+    }
+
+    /// What is in flight now has to be answered by then.
+    pub fn expect_answers_by(&mut self, at_ms: u64) {
+        if let Some(connection) = &mut self.connection {
+            connection.session.expect_answers_by(at_ms);
+            self.reconcile_at_ms = Some(at_ms);
+        }
     }
 
     /// Whether another request could be sent at once.
     pub fn has_room(&mut self, now_ms: u64) -> bool {
+        if self.shared.barrier.is_raised() {
+            return false;
+        }
         let Some(connection) = &mut self.connection else {
             return false;
         };
@@ -154,7 +226,6 @@ impl Lane {
         operation: BlockOperation,
         extents: &[Extent],
         data: Vec<u8>,
-        now_ms: u64,
     ) -> Result<(), Failure> {
         let Some(tag) = self.requests.next_free() else {
             return Err(String::from("the table is full, though there was room"));
@@ -164,7 +235,7 @@ impl Lane {
             return Err(format!("the slot of request {other} was given away"));
         }
         slot.owner = Some(owner);
-        slot.since_ms = now_ms;
+        slot.asked = Some((operation, extents.to_vec()));
         slot.buffer = match operation {
             BlockOperation::Read => vec![POISON; length_of(extents)],
             _ => data,
@@ -205,12 +276,9 @@ impl Lane {
         let Some(connection) = &self.connection else {
             return Some(self.login_at_ms);
         };
-        let slots = self.slots.iter().filter(|slot| slot.owner.is_some());
-        let timeouts = slots.map(|slot| slot.since_ms + COMMAND_TIMEOUT_MS);
-        let core = self.requests.next_timeout_ms();
-        let session = Some(connection.session.next_timeout_ms());
-        let others = [core, session, connection.drop_at_ms];
-        timeouts.chain(others.into_iter().flatten()).min()
+        let session_ms = connection.session.next_timeout_ms();
+        let requests_ms = self.requests.next_timeout_ms();
+        Some(requests_ms.map_or(session_ms, |at_ms| at_ms.min(session_ms)))
     }
 
     fn live(
@@ -224,14 +292,21 @@ impl Lane {
         if link.is_cut {
             return Err(Stop::Lost(String::from("closed")));
         }
-        if connection.drop_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
-            return Err(Stop::Lost(String::from("dropped after an abort")));
-        }
-        let timeout = connection.session.handle_timeout(now_ms);
-        timeout.map_err(|error| Stop::Lost(error.to_string()))?;
-        self.abort(connection, now_ms, chaos);
+        let timeouts = connection.session.handle_timeout(now_ms);
+        let timeouts = timeouts.map_err(|error| Stop::Lost(error.to_string()))?;
+        self.count_late(timeouts.timed_out, now_ms);
+        self.abort(connection, chaos);
         came |= self.send(connection, link, now_ms, chaos);
         Ok(came)
+    }
+
+    fn count_late(&mut self, timed_out: u32, now_ms: u64) {
+        self.timed_out += u64::from(timed_out);
+        let is_reconciling = self.reconcile_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
+        if is_reconciling {
+            self.reconcile_at_ms = None;
+            self.reconciled += u64::from(timed_out);
+        }
     }
 
     fn receive(
@@ -303,43 +378,38 @@ impl Lane {
         match event {
             Event::CommandDone { request, outcome } => {
                 let completion = self.requests.command_done(request, &outcome, now_ms);
-                self.complete(connection, completion)
+                self.complete(completion)
             }
             Event::CommandRejected { request, reason } => {
                 let completion = self.requests.command_rejected(request, reason, now_ms);
-                self.complete(connection, completion)
+                self.complete(completion)
             }
-            Event::AbortDone { request, .. } => {
-                connection.aborted.insert(request.0);
-                // A late answer has some time to cross with this.
-                connection.drop_at_ms = Some(now_ms + chaos.rng.below(50));
-                Ok(())
+            Event::AbortDone { request, response } => {
+                match self.requests.command_aborted(request, response, now_ms) {
+                    Ok(completion) => self.complete(completion),
+                    Err(_) if connection.session.is_resetting() => Ok(()),
+                    Err(refused) => Err(Stop::Lost(refused.to_string())),
+                }
             }
             Event::Async(AsyncEvent::LogoutRequest { .. }) => {
                 connection.session.log_out();
                 Ok(())
             }
-            Event::Async(AsyncEvent::ConnectionDrop { .. }) | Event::LoggedOut { .. } => {
-                Err(Stop::Lost(format!("{event:?}")))
-            }
+            Event::Async(AsyncEvent::ConnectionDrop { .. })
+            | Event::LoggedOut { .. }
+            | Event::ResetDone { .. } => Err(Stop::Lost(format!("{event:?}"))),
             Event::Async(_) | Event::Rejected(_) => {
                 Err(Stop::Broken(format!("nobody caused {event:?}")))
             }
         }
     }
 
-    fn complete(
-        &mut self,
-        connection: &Connection,
-        completion: Option<Completion>,
-    ) -> Result<(), Stop> {
+    fn complete(&mut self, completion: Option<Completion>) -> Result<(), Stop> {
         let Some(Completion { request, result }) = completion else {
             return Ok(());
         };
-        if connection.aborted.contains(&request.0) {
-            return Err(Stop::Broken(format!(
-                "{request:?} was completed after one of its tasks was aborted"
-            )));
+        if let Err(RequestFailure::OutOfPatience { .. }) = result {
+            self.worn_out += 1;
         }
         self.finish(request, result.is_ok()).map_err(Stop::Broken)
     }
@@ -373,24 +443,16 @@ impl Lane {
         }
     }
 
-    /// Aborts what is late, and now and then what is not.
-    fn abort(&mut self, connection: &mut Connection, now_ms: u64, chaos: &mut Chaos) {
-        if connection.drop_at_ms.is_some() {
+    /// Aborts, now and then, what is not late.
+    fn abort(&mut self, connection: &mut Connection, chaos: &mut Chaos) {
+        if !chaos.rolls(Fault::Abort) {
             return;
         }
-        let lately = chaos.rolls(Fault::Abort);
-        for (index, slot) in (0u32..).zip(&mut self.slots) {
-            let is_late = now_ms >= slot.since_ms + COMMAND_TIMEOUT_MS;
-            if slot.owner.is_none() || !is_late && !lately {
-                continue;
-            }
-            slot.since_ms = now_ms;
+        let live = (0u32..).zip(&self.slots);
+        for (index, _) in live.filter(|(_, slot)| slot.owner.is_some()) {
             if connection.session.abort(RequestTag(index)) > 0 {
-                connection.drop_at_ms = Some(now_ms + ABORT_TIMEOUT_MS);
-                if lately {
-                    chaos.count(Fault::Abort);
-                    return;
-                }
+                chaos.count(Fault::Abort);
+                return;
             }
         }
     }
@@ -469,7 +531,10 @@ impl Lane {
     }
 
     fn lose(&mut self, now_ms: u64, chaos: &mut Chaos) -> Result<(), Failure> {
-        self.connection = None;
+        let connection = self.connection.take();
+        if connection.is_some_and(|connection| connection.session.tasks_in_flight() > 0) {
+            self.shared.barrier.raise(self.index);
+        }
         self.lost += 1;
         self.login_at_ms = now_ms + chaos.rng.below(100);
         self.requests.session_lost();
@@ -487,6 +552,13 @@ impl Lane {
             self.requests.in_flight()
         ))
     }
+}
+
+fn requests(settings: &Settings, shared: &Arc<SharedDisk>) -> Requests {
+    let shared = Arc::clone(shared);
+    let mut requests = Requests::new(settings.facts.clone(), 0, settings.depth, shared);
+    requests.set_patience_ms(settings.patience_ms);
+    requests
 }
 
 fn length_of(extents: &[Extent]) -> usize {

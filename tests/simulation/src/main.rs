@@ -41,6 +41,9 @@ struct Summary {
     requests: usize,
     failed: u64,
     sessions_lost: u64,
+    timed_out: u64,
+    reconciled: u64,
+    worn_out: u64,
     virtual_ms: u64,
 }
 
@@ -87,6 +90,9 @@ impl Summary {
         self.requests += report.requests;
         self.failed += report.failed;
         self.sessions_lost += report.sessions_lost;
+        self.timed_out += report.timed_out;
+        self.reconciled += report.reconciled;
+        self.worn_out += report.worn_out;
         self.virtual_ms += report.virtual_ms;
         if is_only {
             println!("fingerprint {:016x}", report.fingerprint);
@@ -97,12 +103,16 @@ impl Summary {
     fn print(&self, wants_all: bool) -> ExitCode {
         println!(
             "{} runs, {} failed: {} requests, {} ended with an error of the target's, {} sessions \
-             lost, {} s of virtual time",
+             lost, {} commands late and {} of them after a reset, {} requests given up, {} s of \
+             virtual time",
             self.runs,
             self.failures.len(),
             self.requests,
             self.failed,
             self.sessions_lost,
+            self.timed_out,
+            self.reconciled,
+            self.worn_out,
             self.virtual_ms / 1000
         );
         let mut is_complete = true;

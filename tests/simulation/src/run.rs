@@ -1,13 +1,15 @@
 //! One seed, from its first request to its last.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use iscsi_core::disk::request::{BlockOperation, Extent};
 use iscsi_core::disk::shared::SharedDisk;
+use iscsi_core::limits::RECONCILE_MS;
 
 use crate::Failure;
 use crate::faults::{Chaos, Fault, Faults};
-use crate::initiator::Lane;
+use crate::initiator::{Lane, LeftOver};
 use crate::judge::Judge;
 use crate::settings::Settings;
 use crate::target::Target;
@@ -31,6 +33,12 @@ pub struct Report {
     pub failed: u64,
     /// Sessions lost and made again.
     pub sessions_lost: u64,
+    /// Commands that were late.
+    pub timed_out: u64,
+    /// Those of them that another initiator's reset had ended, or may have.
+    pub reconciled: u64,
+    /// Requests that failed because they had been tried for too long.
+    pub worn_out: u64,
     /// How much time passed, in the run.
     pub virtual_ms: u64,
     /// Stands for every byte that was sent, and every choice.
@@ -45,6 +53,8 @@ struct World {
     target: Target,
     lanes: Vec<Lane>,
     links: Vec<Option<Link>>,
+    /// What a killed process had in flight and is not submitted again, in the order of the guest.
+    left_over: VecDeque<LeftOver>,
     now_ms: u64,
     turns: u64,
 }
@@ -63,6 +73,7 @@ pub fn run(seed: u64, faults: &Faults, is_verbose: bool) -> Result<Report, Failu
             .map(|index| Lane::new(index, &settings, Arc::clone(&shared)))
             .collect(),
         links: (0..settings.lanes).map(|_| None).collect(),
+        left_over: VecDeque::new(),
         now_ms: 1_000,
         turns: 0,
         settings,
@@ -100,18 +111,76 @@ impl World {
         self.chaos.is_calm = all_made || self.turns > MAX_WILD_TURNS;
         let mut order: Vec<usize> = (0..self.lanes.len()).collect();
         self.chaos.rng.shuffle(&mut order);
-        let mut came = false;
+        let mut came = self.die();
         for lane in order {
             came |= self.log_in(lane);
+            self.give_up(lane)?;
             came |= self.make_requests(lane)?;
             let link = &mut self.links[lane];
             came |= self.lanes[lane]
                 .turn(link, self.now_ms, &mut self.chaos)
                 .map_err(|failure| format!("lane {lane}: {failure}"))?;
             self.end_requests(lane)?;
+            self.reconcile(lane);
         }
         let (now_ms, chaos) = (self.now_ms, &mut self.chaos);
         Ok(came | self.target.step(&mut self.links, now_ms, chaos)?)
+    }
+
+    /// One lane was told that tasks may have been ended: whose, nobody knows.
+    fn reconcile(&mut self, lane: usize) {
+        if self.lanes[lane].take_tasks_cleared() {
+            let at_ms = self.now_ms + RECONCILE_MS;
+            for lane in &mut self.lanes {
+                lane.expect_answers_by(at_ms);
+            }
+        }
+    }
+
+    /// Now and then all of us is killed, and replaced at once. The successor knows which sessions
+    /// there were, and nothing goes out before all of them are reinstated.
+    fn die(&mut self) -> bool {
+        if !self.chaos.fires(Fault::Kill) {
+            return false;
+        }
+        let shared = Arc::<SharedDisk>::default();
+        let mut left_over = Vec::from(std::mem::take(&mut self.left_over));
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            shared.barrier.raise(index);
+            left_over.extend(lane.kill(&self.settings, &shared));
+            lane.login_at_ms = self.now_ms + self.chaos.rng.below(200);
+            self.links[index] = None;
+        }
+        left_over.sort_by_key(|request| request.owner);
+        self.left_over = left_over.into();
+        true
+    }
+
+    fn give_up(&mut self, lane: usize) -> Result<(), Failure> {
+        if !self.lanes[lane].is_connected() && self.chaos.fires(Fault::GiveUp) {
+            self.lanes[lane].give_up(&mut self.chaos)?;
+            self.end_requests(lane)?;
+        }
+        Ok(())
+    }
+
+    /// What a killed process left goes first, to whichever lane has room.
+    fn submit_left_over(&mut self, lane: usize) -> Result<(), Failure> {
+        while self.lanes[lane].has_room(self.now_ms)
+            && let Some(request) = self.left_over.pop_front()
+        {
+            let LeftOver {
+                owner,
+                operation,
+                extents,
+                data,
+            } = request;
+            self.chaos
+                .tell(|| format!("request {owner} once more, on lane {lane}"));
+            self.lanes[lane].admit(owner, operation, &extents, data)?;
+            self.end_requests(lane)?;
+        }
+        Ok(())
     }
 
     fn log_in(&mut self, lane: usize) -> bool {
@@ -134,7 +203,8 @@ impl World {
     }
 
     fn make_requests(&mut self, lane: usize) -> Result<bool, Failure> {
-        let mut came = false;
+        let mut came = !self.left_over.is_empty();
+        self.submit_left_over(lane)?;
         for _ in 0..self.chaos.rng.below(8) {
             let is_enough = self.judge.made() >= self.settings.requests;
             if is_enough || !self.lanes[lane].has_room(self.now_ms) {
@@ -149,7 +219,7 @@ impl World {
             };
             self.chaos
                 .tell(|| format!("request {owner} on lane {lane}: {operation:?} {extents:?}"));
-            self.lanes[lane].admit(owner, operation, &extents, data, self.now_ms)?;
+            self.lanes[lane].admit(owner, operation, &extents, data)?;
             self.end_requests(lane)?;
         }
         Ok(came)
@@ -219,10 +289,9 @@ impl World {
             Fault::Short,
             Fault::DeferredError,
         ];
-        let meant: u64 = meant
-            .iter()
-            .map(|fault| self.chaos.fired[*fault as usize])
-            .sum();
+        let meant = meant.iter().map(|fault| self.chaos.fired[*fault as usize]);
+        let worn_out = self.lanes.iter().map(|lane| lane.worn_out + lane.given_up);
+        let meant: u64 = meant.chain(worn_out).sum();
         if self.judge.failed <= meant {
             return Ok(());
         }
@@ -243,6 +312,9 @@ impl World {
             requests: self.judge.ended,
             failed: self.judge.failed,
             sessions_lost: self.lanes.iter().map(|lane| lane.lost).sum(),
+            timed_out: self.lanes.iter().map(|lane| lane.timed_out).sum(),
+            reconciled: self.lanes.iter().map(|lane| lane.reconciled).sum(),
+            worn_out: self.lanes.iter().map(|lane| lane.worn_out).sum(),
             virtual_ms: self.now_ms,
         }
     }

@@ -21,6 +21,12 @@ pub struct Settings {
     pub max_request_sectors: u64,
     /// How many requests are made.
     pub requests: usize,
+    /// How long a command may take.
+    pub command_timeout_ms: u64,
+    /// How long a request is tried again; without it for ever.
+    pub patience_ms: Option<u64>,
+    /// An abort in vain is followed by a LOGICAL UNIT RESET.
+    pub resets_after_abort: bool,
     /// What the initiator knows of the disk.
     pub facts: LunFacts,
     is_tiny: bool,
@@ -36,6 +42,9 @@ impl Settings {
             depth: rng.pick(&[1, 4, 16, 32]),
             max_request_sectors: rng.pick(&[2, 16, 64]),
             requests: rng.between(500, 700) as usize,
+            command_timeout_ms: rng.pick(&[5_000, 20_000, 90_000]),
+            patience_ms: rng.pick(&[None, None, None, Some(3_000)]),
+            resets_after_abort: rng.chance(30),
             facts: facts(rng, sectors),
             is_tiny: rng.chance(40),
         }

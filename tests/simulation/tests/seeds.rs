@@ -6,15 +6,25 @@ use vhost_user_iscsi_sim::run::run;
 #[test]
 fn nothing_is_lost_stale_or_doubled_and_every_fault_fires() {
     let mut fired = vec![0; Fault::NAMES.len()];
+    let mut remedies = [
+        ("time-out", 0),
+        ("reconciliation", 0),
+        ("end of patience", 0),
+    ];
     for seed in 0..50 {
         let report = run(seed, &Faults::default(), false)
             .unwrap_or_else(|failure| panic!("tests/sim {seed}: {failure}"));
         assert!(report.requests >= 500, "seed {seed}");
+        let counts = [report.timed_out, report.reconciled, report.worn_out];
+        for ((_, sum), count) in remedies.iter_mut().zip(counts) {
+            *sum += count;
+        }
         for (sum, count) in fired.iter_mut().zip(report.fired) {
             *sum += count;
         }
     }
-    for (name, count) in Fault::NAMES.iter().zip(fired) {
+    let faults = Fault::NAMES.iter().copied().zip(fired);
+    for (name, count) in faults.chain(remedies) {
         assert!(count > 0, "{name} never happened");
     }
 }

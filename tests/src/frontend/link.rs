@@ -20,6 +20,14 @@ pub(super) struct Link {
     socket: UnixStream,
 }
 
+impl Drop for Link {
+    /// A test that is just starting a process has a copy of each descriptor for a moment, which would
+    /// keep the connection open.
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
 impl Link {
     /// Takes over a connected socket.
     pub(super) fn new(socket: UnixStream, queues: u16) -> Self {

@@ -44,12 +44,23 @@ impl Drop for Block {
 }
 
 impl Memory {
-    /// `total_bytes`, rounded up to pages, in `regions` regions of equal size.
+    /// `total_bytes`, rounded up to pages, in `regions` regions of equal size. Nobody can seal their
+    /// files, as with QEMU's `seal=off`.
     pub fn new(total_bytes: u64, regions: u64) -> Arc<Self> {
+        Self::of_memfds(total_bytes, regions, MemfdFlags::CLOEXEC)
+    }
+
+    /// The same in files that can be sealed, and are not.
+    pub fn sealable(total_bytes: u64, regions: u64) -> Arc<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        Self::of_memfds(total_bytes, regions, flags)
+    }
+
+    fn of_memfds(total_bytes: u64, regions: u64, flags: MemfdFlags) -> Arc<Self> {
         let region_bytes = (total_bytes / regions).next_multiple_of(PAGE_BYTES);
         let ranges: Vec<_> = (0..regions)
             .map(|index| {
-                let file = Some(FileOffset::new(memfd(region_bytes), 0));
+                let file = Some(FileOffset::new(memfd(region_bytes, flags), 0));
                 let address = GuestAddress(BASE_ADDRESS + index * region_bytes);
                 (address, to_usize(region_bytes), file)
             })
@@ -62,6 +73,17 @@ impl Memory {
             end: BASE_ADDRESS + length_bytes,
             free: Mutex::new(BTreeMap::from([(BASE_ADDRESS, length_bytes)])),
         })
+    }
+
+    /// Cuts the file of a region shorter. Whoever touches what was beyond, this process too, gets a
+    /// SIGBUS.
+    ///
+    /// # Errors
+    /// When the file is sealed.
+    pub fn truncate(&self, region: usize, length_bytes: u64) -> std::io::Result<()> {
+        let region = self.map.iter().nth(region).expect("a region");
+        let place = region.file_offset().expect("every region has a file");
+        place.file().set_len(length_bytes)
     }
 
     /// The first address behind guest memory.
@@ -181,8 +203,8 @@ impl Memory {
     }
 }
 
-fn memfd(length_bytes: u64) -> File {
-    let fd = memfd_create("guest-memory", MemfdFlags::CLOEXEC).expect("memfd_create");
+fn memfd(length_bytes: u64, flags: MemfdFlags) -> File {
+    let fd = memfd_create("guest-memory", flags).expect("memfd_create");
     ftruncate(&fd, length_bytes).expect("cannot size a memfd");
     File::from(fd)
 }

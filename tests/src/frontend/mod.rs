@@ -54,6 +54,8 @@ pub struct FrontendConfig {
     pub memory_bytes: u64,
     /// In how many adjacent regions it lies.
     pub memory_regions: u64,
+    /// Whether its files can be sealed.
+    pub sealable_memory: bool,
     /// Whether the driver wants notifications.
     pub notifications: Notifications,
     /// Whether the back-end writes down what is in flight (INFLIGHT_SHMFD), if it can.
@@ -68,6 +70,7 @@ impl Default for FrontendConfig {
             features_mask: spec::DRIVER_FEATURES,
             memory_bytes: 64 << 20,
             memory_regions: 2,
+            sealable_memory: false,
             notifications: Notifications::Wanted,
             inflight: true,
         }
@@ -99,7 +102,12 @@ impl Frontend {
 
     /// As [`Frontend::connect`] over a socket that is connected already.
     pub fn over(socket: UnixStream, config: FrontendConfig) -> Result<Self> {
-        let memory = Memory::new(config.memory_bytes, config.memory_regions);
+        let make = if config.sealable_memory {
+            Memory::sealable
+        } else {
+            Memory::new
+        };
+        let memory = make(config.memory_bytes, config.memory_regions);
         let mut frontend = Self {
             link: Link::new(socket, config.queues),
             memory,
@@ -154,6 +162,7 @@ impl Frontend {
         let wanted = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
         let link = &mut self.link;
@@ -232,6 +241,20 @@ impl Frontend {
         })
     }
 
+    /// Takes a region of guest memory away (REM_MEM_REG); it stays ours.
+    pub fn remove_region(&mut self, index: usize) -> Result<()> {
+        let region = self.memory.table().swap_remove(index);
+        let link = &mut self.link;
+        link.ask("REM_MEM_REG", |link| link.remove_mem_region(&region))
+    }
+
+    /// Gives it back (ADD_MEM_REG).
+    pub fn add_region(&mut self, index: usize) -> Result<()> {
+        let region = self.memory.table().swap_remove(index);
+        let link = &mut self.link;
+        link.ask("ADD_MEM_REG", |link| link.add_mem_region(&region).map(drop))
+    }
+
     /// Stops a ring (GET_VRING_BASE); returns where to resume it.
     pub fn stop_queue(&mut self, index: usize) -> Result<u16> {
         let base = self
@@ -270,6 +293,11 @@ impl Frontend {
     /// How many queues the back-end allows.
     pub fn queue_limit(&self) -> u64 {
         self.queue_limit
+    }
+
+    /// Whether the back-end closes the connection within `limit`.
+    pub fn is_closed_within(&self, limit: Duration) -> bool {
+        wait::readable(&[self.link.hang_up_fd()], limit)
     }
 
     /// Guest memory, for tests that build chains themselves.

@@ -75,7 +75,9 @@ pub(crate) fn answer(
         "IFMarker" | "OFMarker" => "No".to_owned(),
         "IFMarkInt" | "OFMarkInt" => REJECT.to_owned(),
         "InitiatorName" | "InitiatorAlias" | "TargetName" | "SessionType" => return None,
-        _ => "NotUnderstood".to_owned(),
+        // An answer to a key of ours is not answered (RFC 7143 section 6.2).
+        _ if value == NOT_UNDERSTOOD => return None,
+        _ => NOT_UNDERSTOOD.to_owned(),
     };
     Some(text)
 }
@@ -89,6 +91,7 @@ pub(crate) fn lacks_required_digest(own: &Negotiation, params: &Params) -> bool 
 /// Bytes a burst or a segment may have (RFC 7143 section 13.13).
 const SIZES: (u32, u32) = (512, 0x00ff_ffff);
 const REJECT: &str = "Reject";
+pub(crate) const NOT_UNDERSTOOD: &str = "NotUnderstood";
 
 fn number(value: &str, (low, high): (u32, u32)) -> Option<u32> {
     let parsed = match value
@@ -217,6 +220,7 @@ mod tests {
     #[test]
     fn does_not_understand_unknown_keys() {
         let own = Negotiation::default();
-        assert_eq!(ask("X-com.example", "1", &own).0.unwrap(), "NotUnderstood");
+        assert_eq!(ask("X-com.example", "1", &own).0.unwrap(), NOT_UNDERSTOOD);
+        assert_eq!(ask("X-com.example", NOT_UNDERSTOOD, &own).0, None);
     }
 }

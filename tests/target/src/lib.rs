@@ -34,7 +34,8 @@
 //!
 //! * [`TargetConfig`] says what the target is: names, [`LunConfig`], [`Negotiation`], [`Delivery`],
 //!   [`ChapConfig`]. It does not change while the target runs.
-//! * [`Rule`] says what goes wrong and when: [`ConnectFault`], [`LoginFault`], [`CommandFault`].
+//! * [`Rule`] says what goes wrong and when: [`ConnectFault`], [`LoginFault`], [`CommandFault`],
+//!   [`TaskManagementFault`].
 //!   Rules come and go at run time through [`TestTarget::add`] and [`TestTarget::remove`].
 //! * [`TestTarget`] also acts of itself: asynchronous messages, pings, cut, frozen and refused
 //!   connections, unit attentions, changed capacities, release of held writes.
@@ -91,7 +92,7 @@ pub use config::{
 pub use counters::Counters;
 pub use disk::{Disk, Full};
 pub use events::{Event, SessionId};
-pub use script::{CommandFault, ConnectFault, LoginFault, Rule, RuleId};
+pub use script::{CommandFault, ConnectFault, LoginFault, Rule, RuleId, TaskManagementFault};
 pub use scsi::sense::Sense;
 pub use sessions::AsyncEvent;
 pub use target::{TestTarget, read_secret};

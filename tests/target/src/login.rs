@@ -5,7 +5,7 @@ use crate::authentication::{Authentication, Refused};
 use crate::bytes::be16;
 use crate::config::TargetConfig;
 use crate::events::Event;
-use crate::keys::{self, Params};
+use crate::keys::{self, NOT_UNDERSTOOD, Params};
 use crate::login_answer::LoginAnswer;
 use crate::pdu::{Bhs, opcode};
 use crate::shared::Shared;
@@ -189,9 +189,10 @@ impl Login {
             "TargetName",
             "SessionType",
         ];
-        for (key, _) in &pairs.0 {
-            if !security.contains(&key.as_str()) && !naming.contains(&key.as_str()) {
-                answer.text.push(key, "NotUnderstood");
+        for (key, value) in &pairs.0 {
+            let is_known = security.contains(&key.as_str()) || naming.contains(&key.as_str());
+            if !is_known && value != NOT_UNDERSTOOD {
+                answer.text.push(key, NOT_UNDERSTOOD);
             }
         }
         let chap = self.config.chap.as_ref();

@@ -6,6 +6,7 @@ use crate::data::Data;
 use crate::discovery;
 use crate::events::Event;
 use crate::pdu::{Bhs, FINAL, RESERVED_TAG, opcode};
+use crate::script::TaskManagementFault;
 use crate::scsi::sense::Sense;
 use crate::session::{Command, Flow, Session, TextReply};
 use crate::sessions::{AsyncEvent, Mail};
@@ -29,7 +30,12 @@ impl Session {
         let function = bhs.flags() & 0x7f;
         let lun = bhs.lun();
         let known = self.shared.luns.find(&lun).is_some();
+        let fault = self.shared.script.on_task_management(function);
         let response = match function {
+            _ if fault.is_some() => match fault {
+                Some(TaskManagementFault::Response(response)) => response,
+                _ => return Flow::Go,
+            },
             2..=5 if !known => response::NO_SUCH_LUN,
             1 => self.abort_task(bhs),
             2 => self.abort_task_set(lun),

@@ -24,6 +24,7 @@ enum Fault {
     Connect(ConnectFault),
     Login(LoginFault),
     Command(CommandFault),
+    TaskManagement(TaskManagementFault),
 }
 
 /// What goes wrong as soon as a connection is accepted.
@@ -125,6 +126,15 @@ impl LoginFault {
     }
 }
 
+/// What goes wrong with a task management function. Nothing is ended then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskManagementFault {
+    /// Answer with this response (RFC 7143 section 11.6.1): 5 is "not supported", 255 "rejected".
+    Response(u8),
+    /// Do not answer.
+    NoAnswer,
+}
+
 /// What goes wrong with a SCSI command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandFault {
@@ -210,6 +220,12 @@ impl Rule {
     /// A fault of SCSI commands.
     pub fn command(fault: CommandFault) -> Self {
         Self::new(Fault::Command(fault))
+    }
+
+    /// A fault of a task management function: 1 is ABORT TASK, 5 LOGICAL UNIT RESET (RFC 7143 section
+    /// 11.5.1).
+    pub fn task_management(function: u8, fault: TaskManagementFault) -> Self {
+        Self::new(Fault::TaskManagement(fault)).opcode(function)
     }
 
     fn new(fault: Fault) -> Self {
@@ -395,6 +411,20 @@ impl Script {
             })
     }
 
+    /// What to do with a task management function.
+    pub(crate) fn on_task_management(&self, function: u8) -> Option<TaskManagementFault> {
+        let mut state = self.state();
+        state
+            .rules
+            .iter_mut()
+            .find_map(|(_, rule)| match rule.fault {
+                Fault::TaskManagement(fault) if rule.is_for(function, None) => {
+                    rule.strike().then_some(fault)
+                }
+                _ => None,
+            })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -437,6 +467,17 @@ mod tests {
         assert!(script.on_command(0x28, Some(2), |_| true).is_none());
         assert!(script.on_command(0x28, None, |_| true).is_none());
         assert!(script.on_command(0x28, Some(3), |_| true).is_some());
+    }
+
+    #[test]
+    fn spares_other_functions() {
+        let script = Script::default();
+        script.add(Rule::task_management(1, TaskManagementFault::NoAnswer).once());
+        assert_eq!(script.on_task_management(5), None);
+        assert!(script.on_command(1, None, |_| true).is_none());
+        let fault = script.on_task_management(1);
+        assert_eq!(fault, Some(TaskManagementFault::NoAnswer));
+        assert_eq!(script.on_task_management(1), None);
     }
 
     #[test]

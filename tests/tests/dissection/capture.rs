@@ -1,6 +1,6 @@
 //! A capture file (libpcap's format) of recorded segments: just enough IPv4 and TCP around them.
 
-use super::recorder::{Segment, Sender};
+use vhost_user_iscsi_tests::proxy::{Direction, Segment};
 
 /// Number of the file format, in the byte order of all its numbers.
 const MAGIC: u32 = 0xa1b2_c3d4;
@@ -42,13 +42,13 @@ fn file_header() -> Vec<u8> {
     header
 }
 
-/// How much was sent before on this connection: by the segment's sender, and by the other end.
+/// How much was sent before on this connection: the segment's way, and the other way.
 fn sent(before: &[Segment], segment: &Segment) -> (u32, u32) {
     let by = |own: bool| {
         let sum: usize = before
             .iter()
             .filter(|other| other.connection == segment.connection)
-            .filter(|other| (other.sender == segment.sender) == own)
+            .filter(|other| (other.direction == segment.direction) == own)
             .map(|other| other.bytes.len())
             .sum();
         u32::try_from(sum).unwrap()
@@ -58,9 +58,9 @@ fn sent(before: &[Segment], segment: &Segment) -> (u32, u32) {
 
 fn packet(segment: &Segment, (sent, received): (u32, u32)) -> Vec<u8> {
     let client_port = FIRST_CLIENT_PORT + segment.connection;
-    let (source, destination) = match segment.sender {
-        Sender::Initiator => ((1, client_port), (2, TARGET_PORT)),
-        Sender::Target => ((2, TARGET_PORT), (1, client_port)),
+    let (source, destination) = match segment.direction {
+        Direction::ToTarget => ((1, client_port), (2, TARGET_PORT)),
+        Direction::ToInitiator => ((2, TARGET_PORT), (1, client_port)),
     };
     let length = IP_HEADER_BYTES + TCP_HEADER_BYTES + segment.bytes.len();
     let mut packet = ip_header(u16::try_from(length).unwrap(), source.0, destination.0);

@@ -113,8 +113,13 @@ pub(super) struct Guest {
 
 impl Guest {
     /// Waits for its end, which has to be a success, and returns what its script printed.
-    pub(super) fn finish(mut self) -> String {
-        let status = self.process.wait_exit(GUEST_LIMIT + SCRIPT_LIMIT);
+    pub(super) fn finish(self) -> String {
+        self.finish_within(GUEST_LIMIT)
+    }
+
+    /// The same for a guest that has a time-out of its own.
+    pub(super) fn finish_within(mut self, limit: Duration) -> String {
+        let status = self.process.wait_exit(limit + SCRIPT_LIMIT);
         assert!(
             status.is_some_and(|status| status.success()),
             "the guest ended with {status:?}: {}",
@@ -123,7 +128,19 @@ impl Guest {
         self.process.stdout.to_end(END_LIMIT)
     }
 
-    fn said(&self) -> String {
+    /// Waits until its script has printed a line with this in it.
+    pub(super) fn wait_line(&self, part: &str, limit: Duration) {
+        let line = self.process.stdout.wait_for(part, limit);
+        assert!(line.is_some(), "no {part:?}: {}", self.said());
+    }
+
+    /// True while it has not ended.
+    pub(super) fn is_running(&mut self) -> bool {
+        self.process.exit_status().is_none()
+    }
+
+    /// What it has said so far, for the message of a failure.
+    pub(super) fn said(&self) -> String {
         let (output, errors) = (self.process.stdout.all(), self.process.stderr.all());
         format!("it printed {output:#?} and {errors:#?}")
     }

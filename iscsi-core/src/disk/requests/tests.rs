@@ -11,11 +11,14 @@ use super::*;
 use crate::crc32c::Crc32c;
 use crate::disk::example::{disk, thin_disk};
 use crate::disk::facts::BlockLimits;
+use crate::limits::RETRY_DELAY_MS;
 use crate::login::negotiated::{Negotiated, example};
 use crate::pdu::{BHS_LENGTH_BYTES, RESERVED_TAG, assemble, data_segment_length};
 use crate::scsi::opcode;
 use crate::sequence::SerialNumber;
 use crate::session::{Event, Received, Transmit};
+
+mod trouble;
 
 const CMD_SN: u32 = u32::MAX - 3;
 const STAT_SN: u32 = 70;
@@ -98,8 +101,8 @@ enum Reply {
     Status(u8),
     /// GOOD, but with one block less than asked for.
     Short,
-    /// A Reject PDU instead of a status.
-    Reject,
+    /// A Reject PDU with this reason instead of a status.
+    Reject(u8),
 }
 
 const UNIT_ATTENTION: Reply = Reply::Sense(0x70, 6, 0x29);
@@ -122,6 +125,8 @@ const DEFERRED_RECOVERED: Reply = Reply::Sense(0x71, 1, 0x18);
 const BUSY: Reply = Reply::Status(0x08);
 const TASK_SET_FULL: Reply = Reply::Status(0x28);
 const TASK_ABORTED: Reply = Reply::Status(0x40);
+const INVALID_PDU_FIELD: Reply = Reply::Reject(0x09);
+const OUT_OF_RESOURCES: Reply = Reply::Reject(0x0a);
 const RESERVATION_CONFLICT: Reply = Reply::Status(0x18);
 
 /// The bytes on the wire; data of requests is zeros.
@@ -152,6 +157,8 @@ struct Target {
     exp_cmd_sn: SerialNumber,
     stat_sn: u32,
     asked: Vec<Asked>,
+    /// Aborts that are not answered: their own tag and that of their task.
+    aborts: Vec<(u32, u32)>,
     written: BTreeSet<u64>,
     volatile: BTreeSet<u64>,
 }
@@ -163,6 +170,7 @@ impl Target {
             exp_cmd_sn: SerialNumber(CMD_SN),
             stat_sn: STAT_SN,
             asked: Vec::new(),
+            aborts: Vec::new(),
             written: BTreeSet::new(),
             volatile: BTreeSet::new(),
         }
@@ -172,7 +180,12 @@ impl Target {
         let field = |bhs: &[u8], at: usize| u32::from_be_bytes(bhs[at..at + 4].try_into().unwrap());
         while let Some(bhs) = stream.first_chunk::<BHS_LENGTH_BYTES>() {
             let length = data_segment_length(bhs) as usize;
-            assert_eq!(bhs[0], 0x01, "only commands are sent");
+            if bhs[..2] == [0x42, 0x81] {
+                self.aborts.push((field(bhs, 16), field(bhs, 20)));
+                stream = &stream[BHS_LENGTH_BYTES..];
+                continue;
+            }
+            assert_eq!(bhs[0], 0x01, "commands and their ends are sent");
             assert_eq!(SerialNumber(field(bhs, 24)), self.exp_cmd_sn);
             self.exp_cmd_sn = self.exp_cmd_sn.next();
             self.asked.push(Asked {
@@ -241,9 +254,9 @@ impl Target {
                 ];
                 [&[0, 18][..], &sense].concat()
             }
-            Reply::Reject => {
+            Reply::Reject(reason) => {
                 response = self.header(0x3f, 0x80, asked);
-                response[2] = 0x09;
+                response[2] = reason;
                 response[16..20].fill(0xff);
                 let mut refused = [0; BHS_LENGTH_BYTES];
                 refused[0] = 0x01;
@@ -254,6 +267,22 @@ impl Target {
         self.stat_sn = self.stat_sn.wrapping_add(1);
         stream.extend(assemble(&response, &data));
         stream
+    }
+
+    /// The answer to the abort that waits for one, and the command that it ends.
+    fn reply_to_abort(&mut self, response: u8) -> Option<(Vec<u8>, Asked)> {
+        let (tag, referenced) = self.aborts.pop()?;
+        let is_meant = |asked: &Asked| asked.initiator_task_tag == referenced;
+        let at = self.asked.iter().position(is_meant)?;
+        let asked = self.asked[at];
+        if response < 2 {
+            self.asked.remove(at);
+        }
+        let mut pdu = self.header(0x22, 0x80, asked);
+        pdu[16..20].copy_from_slice(&tag.to_be_bytes());
+        pdu[2] = response;
+        self.stat_sn = self.stat_sn.wrapping_add(1);
+        Some((pdu.to_vec(), asked))
     }
 
     fn header(&self, opcode: u8, flags: u8, asked: Asked) -> [u8; BHS_LENGTH_BYTES] {
@@ -338,6 +367,30 @@ impl Bench {
         assert_eq!(start, stream.len());
         self.turn();
         completion
+    }
+
+    /// Has every command of a request aborted; the target says `response` to each.
+    fn abort(
+        &mut self,
+        request: RequestTag,
+        response: u8,
+    ) -> Result<Option<Completion>, AbortRefused> {
+        self.session.abort(request);
+        let mut completion = None;
+        loop {
+            self.turn();
+            let Some((stream, _)) = self.target.reply_to_abort(response) else {
+                return Ok(completion);
+            };
+            let received = self.session.receive(&stream, 0).unwrap().1;
+            let Received::Event(Event::AbortDone { request, response }) = received else {
+                panic!("{received:?}");
+            };
+            completion = self
+                .requests
+                .command_aborted(request, response, self.now_ms)?
+                .or(completion);
+        }
     }
 
     fn event(&mut self, event: Event) -> Option<Completion> {
@@ -461,6 +514,8 @@ fn what_passes_by_itself_is_tried_again_and_the_guest_sees_nothing() {
         NOT_READY_YET,
         NO_SUCH_LUN,
         Reply::NoSense,
+        Reply::Reject(0x06),
+        OUT_OF_RESOURCES,
     ];
     for reply in delayed {
         let mut bench = Bench::wide(facts());
@@ -501,7 +556,7 @@ fn a_part_that_is_tried_again_waits_for_the_others_of_its_request() {
     let tag = bench.admit(WRITE, &[blocks(0, 8)]);
     assert_eq!(bench.answer(0, UNIT_ATTENTION), None);
     assert_eq!(bench.target.asked.len(), 1, "the other one is still out");
-    assert_eq!(bench.answer(0, BUSY), None);
+    assert_eq!(bench.answer(0, NOT_READY_YET), None);
     assert!(bench.target.asked.is_empty(), "the longer delay counts");
     bench.wait();
     assert_eq!(bench.target.asked.len(), 2);
@@ -525,7 +580,7 @@ fn what_another_try_would_not_mend_fails_with_its_reason() {
         assert!(matches!(answer(MEDIUM_ERROR), Failure::Sense(_)));
         assert!(matches!(answer(UNKNOWN_OPCODE), Failure::Sense(_)));
         assert!(matches!(answer(RESERVATION_CONFLICT), Failure::Status(_)));
-        assert!(matches!(answer(Reply::Reject), Failure::Rejected(_)));
+        assert!(matches!(answer(INVALID_PDU_FIELD), Failure::Rejected(_)));
         assert_eq!(answer(Reply::Short), short);
     }
 }
@@ -787,7 +842,7 @@ fn a_lost_session_is_followed_by_all_that_was_in_flight_in_order_of_admission() 
     assert_eq!(bench.answer(0, Reply::Good), done(early));
     assert_eq!(bench.admit(WRITE, &[blocks(60, 1)]), early);
     // One of them waits, one has ended and waits for its release.
-    assert_eq!(bench.answer(1, BUSY), None);
+    assert_eq!(bench.answer(1, NOT_READY_YET), None);
     let ended = bench.answer_only(3, Reply::Good).unwrap();
     bench.lose_session();
     let sectors: Vec<u64> = bench
@@ -867,6 +922,8 @@ fn nothing_is_allocated_once_the_slots_have_seen_their_largest_request() {
 enum Step {
     Admit(BlockOperation, u64),
     Answer(usize, Reply),
+    /// A command is aborted; perhaps it has been carried out before.
+    Abort(usize, bool),
     Wait,
     LoseSession,
 }
@@ -887,10 +944,10 @@ fn reply() -> impl Strategy<Value = Reply> {
         6 => Just(Reply::Good),
         4 => prop::sample::select(vec![
             UNIT_ATTENTION, ABORTED, RECOVERED, NOT_READY_YET, NO_SUCH_LUN, BUSY, TASK_SET_FULL,
-            TASK_ABORTED, Reply::NoSense, DEFERRED_RECOVERED,
+            TASK_ABORTED, Reply::NoSense, DEFERRED_RECOVERED, OUT_OF_RESOURCES,
         ]),
         1 => prop::sample::select(vec![
-            MEDIUM_ERROR, UNKNOWN_OPCODE, RESERVATION_CONFLICT, Reply::Reject, Reply::Short,
+            MEDIUM_ERROR, UNKNOWN_OPCODE, RESERVATION_CONFLICT, INVALID_PDU_FIELD, Reply::Short,
         ]),
     ]
 }
@@ -900,6 +957,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (operation(), 1u64..20).prop_map(|(operation, count)| Step::Admit(operation, count)),
         10 => (any::<prop::sample::Index>(), reply())
             .prop_map(|(at, reply)| Step::Answer(at.index(64), reply)),
+        2 => (any::<prop::sample::Index>(), any::<bool>())
+            .prop_map(|(at, runs)| Step::Abort(at.index(64), runs)),
         1 => Just(Step::Wait),
         1 => Just(Step::LoseSession),
     ]
@@ -956,14 +1015,33 @@ impl Model {
         } else {
             reply
         };
-        let is_fatal = matches!(reply, Reply::Short | Reply::Reject)
-            || [MEDIUM_ERROR, RESERVATION_CONFLICT].contains(&reply)
+        let is_fatal = reply == Reply::Short
+            || [MEDIUM_ERROR, RESERVATION_CONFLICT, INVALID_PDU_FIELD].contains(&reply)
             || reply == UNKNOWN_OPCODE && asked.opcode() != opcode::WRITE_SAME_16;
         if is_fatal {
             self.expect_failure(asked);
         }
         if let Some(completion) = self.bench.answer(at, reply) {
             self.complete(completion);
+        }
+    }
+
+    fn abort(&mut self, at: usize, runs: bool) {
+        let Some(count) = core::num::NonZeroUsize::new(self.live.len()) else {
+            return;
+        };
+        let request = self.live[at % count].0;
+        if runs {
+            // Whatever is out may have been carried out, as if its answer were on the way.
+            for asked in self.bench.target.asked.clone() {
+                self.bench.target.run(asked);
+            }
+        }
+        let completion = self.bench.abort(request, u8::from(runs)).unwrap();
+        if let Some(completion) = completion {
+            self.bench.requests.release(completion.request);
+            self.complete(completion);
+            self.bench.turn();
         }
     }
 
@@ -1034,6 +1112,7 @@ proptest! {
             match step {
                 Step::Admit(operation, count) => model.admit(operation, count),
                 Step::Answer(at, reply) => model.answer(at, reply),
+                Step::Abort(at, runs) => model.abort(at, runs),
                 Step::Wait if model.bench.requests.next_timeout_ms().is_some() => {
                     model.bench.wait();
                 }

@@ -86,7 +86,7 @@ impl Target {
         let mut came = false;
         let mut order: Vec<usize> = (0..self.sessions.len()).collect();
         chaos.rng.shuffle(&mut order);
-        for lane in order {
+        for &lane in &order {
             let link = links[lane].as_mut().filter(|link| !link.is_cut);
             if let Some(session) = &mut self.sessions[lane] {
                 let attentions = &mut self.attentions[lane];
@@ -94,8 +94,25 @@ impl Target {
                 let result = session.step(link, disk, attentions, now_ms, chaos);
                 came |= result.map_err(|failure| format!("session {lane}: {failure}"))?;
             }
+            self.finish_reset(lane);
         }
         Ok(came)
+    }
+
+    /// The initiator of `lane` has reset the logical unit, on which it has other sessions, too.
+    fn finish_reset(&mut self, lane: usize) {
+        let session = self.sessions[lane].as_mut();
+        if session.is_some_and(|session| std::mem::take(&mut session.has_reset)) {
+            self.reset(false, (0x29, 0x03));
+        }
+    }
+
+    fn reset(&mut self, has_status: bool, attention: (u8, u8)) {
+        let sessions = self.sessions.iter_mut().flatten();
+        sessions.for_each(|session| session.reset(has_status));
+        for attentions in &mut self.attentions {
+            attentions.push(attention);
+        }
     }
 
     /// What happens to a target as a whole, or comes from elsewhere.
@@ -112,11 +129,7 @@ impl Target {
         for (fault, has_status) in [(Fault::Reset, false), (Fault::ResetWithStatus, true)] {
             if chaos.fires(fault) {
                 let attention = chaos.rng.pick(&[(0x29, 0x03), (0x2f, 0x00)]);
-                let sessions = self.sessions.iter_mut().flatten();
-                sessions.for_each(|session| session.reset(has_status));
-                for attentions in &mut self.attentions {
-                    attentions.push(attention);
-                }
+                self.reset(has_status, attention);
             }
         }
         let lane = chaos.rng.index(self.sessions.len());

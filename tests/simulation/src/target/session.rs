@@ -20,6 +20,10 @@ pub(super) struct TargetSession {
     window_shut_until_ms: Option<u64>,
     tasks: Vec<Task>,
     next_transfer_tag: u32,
+    /// An abort was not answered: no other may follow it.
+    owes_abort: bool,
+    /// The initiator had the logical unit reset.
+    pub(super) has_reset: bool,
     /// Answers that are to be given once more.
     ghosts: Vec<(u64, Pdu)>,
     /// A digest was wrong, or a logout is done: nothing is said any more.
@@ -36,6 +40,8 @@ impl TargetSession {
             window_shut_until_ms: None,
             tasks: Vec::new(),
             next_transfer_tag: 1,
+            owes_abort: false,
+            has_reset: false,
             ghosts: Vec::new(),
             is_mute: false,
             terms,
@@ -218,8 +224,12 @@ impl TargetSession {
             return Err(format!("the tag {:#x} is in use", pdu.get(16)));
         }
         if chaos.fires(Fault::Reject) {
-            let reject = Pdu::new(0x3f).byte(2, 0x09).put(16, NO_TAG);
-            self.answer(reject.with(pdu.header.to_vec()), link, now_ms, chaos);
+            self.reject(&pdu, 0x09, link, now_ms, chaos);
+            return Ok(());
+        }
+        if chaos.fires(Fault::RejectForNow) {
+            let reason = chaos.rng.pick(&[0x06, 0x0a]);
+            self.reject(&pdu, reason, link, now_ms, chaos);
             return Ok(());
         }
         let mut task = Task::new(pdu, &self.terms, chaos)?;
@@ -236,7 +246,12 @@ impl TargetSession {
         Ok(())
     }
 
-    /// ABORT TASK, the only function that we know.
+    fn reject(&mut self, pdu: &Pdu, reason: u8, link: &mut Link, now_ms: u64, chaos: &mut Chaos) {
+        let reject = Pdu::new(0x3f).byte(2, reason).put(16, NO_TAG);
+        self.answer(reject.with(pdu.header.to_vec()), link, now_ms, chaos);
+    }
+
+    /// ABORT TASK and LOGICAL UNIT RESET, the functions that we know.
     fn management(
         &mut self,
         pdu: &Pdu,
@@ -246,8 +261,50 @@ impl TargetSession {
         chaos: &mut Chaos,
     ) -> Result<(), Failure> {
         self.check_immediate(pdu)?;
-        if pdu.header[1] & 0x7f != 1 {
-            return Err(format!("an unexpected function: {:02x?}", pdu.header));
+        match pdu.header[1] & 0x7f {
+            1 => self.abort(pdu, link, disk, now_ms, chaos),
+            5 => {
+                self.reset_unit(pdu, link, now_ms, chaos);
+                Ok(())
+            }
+            _ => Err(format!("an unexpected function: {:02x?}", pdu.header)),
+        }
+    }
+
+    fn reset_unit(&mut self, pdu: &Pdu, link: &mut Link, now_ms: u64, chaos: &mut Chaos) {
+        let answer = Pdu::new(0x22).put(16, pdu.get(16));
+        if chaos.fires(Fault::ResetRefused) {
+            let code = chaos.rng.pick(&[2, 5, 6, 255]);
+            self.answer(answer.byte(2, code), link, now_ms, chaos);
+        } else if chaos.fires(Fault::ResetUnanswered) {
+            self.has_reset = chaos.rng.chance(50);
+        } else {
+            self.has_reset = true;
+            self.answer(answer, link, now_ms, chaos);
+        }
+    }
+
+    fn abort(
+        &mut self,
+        pdu: &Pdu,
+        link: &mut Link,
+        disk: &mut Disk,
+        now_ms: u64,
+        chaos: &mut Chaos,
+    ) -> Result<(), Failure> {
+        if self.owes_abort {
+            return Err(String::from("an abort, though one is not answered"));
+        }
+        let answer = Pdu::new(0x22).put(16, pdu.get(16));
+        if chaos.fires(Fault::AbortRefused) {
+            let code = chaos.rng.pick(&[2, 3, 5, 6, 255]);
+            self.answer(answer.byte(2, code), link, now_ms, chaos);
+            return Ok(());
+        }
+        if chaos.fires(Fault::AbortRejected) {
+            let reason = chaos.rng.pick(&[0x04, 0x05, 0x06, 0x0a]);
+            self.reject(pdu, reason, link, now_ms, chaos);
+            return Ok(());
         }
         let is_asked = |task: &Task| task.tag == pdu.get(20);
         if let Some(at) = self.tasks.iter().position(is_asked)
@@ -261,11 +318,16 @@ impl TargetSession {
                 && self.work(at, Some(link), disk, now_ms, chaos)?
             {}
         }
+        self.owes_abort = chaos.fires(Fault::AbortUnanswered);
+        if self.owes_abort && chaos.rng.chance(50) {
+            return Ok(());
+        }
         let before = self.tasks.len();
         self.tasks.retain(|task| !is_asked(task));
         let response = u8::from(self.tasks.len() == before);
-        let answer = Pdu::new(0x22).byte(2, response).put(16, pdu.get(16));
-        self.answer(answer, link, now_ms, chaos);
+        if !self.owes_abort {
+            self.answer(answer.byte(2, response), link, now_ms, chaos);
+        }
         Ok(())
     }
 
@@ -384,13 +446,15 @@ fn fate(task: &Task, attentions: &mut Vec<(u8, u8)>, chaos: &mut Chaos) -> Fate 
     } else {
         Fate::Half(0x70, 0x0b, 0x47, 0x05)
     };
+    // Becoming ready; initializing command, manual intervention required; offline.
+    let unready = chaos.rng.pick(&[0x01, 0x02, 0x03, 0x12]);
     let fates = [
         (Fault::Lost, Fate::Lost),
         (Fault::Busy, Fate::Status(0x08)),
         (Fault::TaskSetFull, Fate::Status(0x28)),
         (Fault::UnitAttention, Fate::Sense(0x70, 0x06, 0x2a, 0x09)),
         (Fault::AbortedCommand, aborted),
-        (Fault::NotReady, Fate::Sense(0x70, 0x02, 0x04, 0x01)),
+        (Fault::NotReady, Fate::Sense(0x70, 0x02, 0x04, unready)),
         (Fault::NoLun, Fate::Sense(0x70, 0x05, 0x25, 0x00)),
         (Fault::MediumError, Fate::Sense(0x70, 0x03, 0x11, 0x00)),
         (Fault::DeferredError, Fate::Sense(0x71, 0x03, 0x0c, 0x00)),
