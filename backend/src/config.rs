@@ -100,6 +100,8 @@ pub struct ServeSettings {
 /// A disk and where a guest finds it.
 #[derive(Clone, Debug)]
 pub struct ServedDisk {
+    /// What people call it.
+    pub name: DiskName,
     /// The disk.
     pub disk: DiskSettings,
     /// The socket.
@@ -218,6 +220,40 @@ impl QueueSize {
     /// The number of descriptors.
     pub fn get(self) -> u16 {
         self.0
+    }
+}
+
+/// A name for people, log lines and the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DiskName(String);
+
+impl DiskName {
+    /// What a name may be, in words.
+    pub const RULE: &str = "1 to 64 letters, digits, dots, hyphens and underscores";
+
+    /// Checks a text.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let is_short = (1..=64).contains(&text.len());
+        (is_short && text.chars().all(is_name)).then(|| Self(text.to_owned()))
+    }
+
+    /// The name of a disk that was given none: that of its socket, without directory and `.sock`.
+    pub fn of_socket(socket: &SocketSettings) -> Self {
+        let name = match socket {
+            SocketSettings::Path(settings) => {
+                let name = settings.path.as_path().file_name().unwrap_or_default();
+                let name = name.to_string_lossy();
+                Self::new(name.strip_suffix(".sock").unwrap_or(&name))
+            }
+            SocketSettings::Fd(_) => None,
+        };
+        name.unwrap_or_else(|| Self("disk".to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

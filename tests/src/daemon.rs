@@ -69,13 +69,26 @@ impl Launch {
         }
     }
 
+    /// Serves the disks of a configuration file; [`Daemon::socket`] is then not there, and there is
+    /// nothing to wait for.
+    pub fn config(file: &Path) -> Self {
+        let directory = TempDir::with_prefix("vhost-user-iscsi-").expect("a temporary directory");
+        let mut launch = Self::without_disk(directory);
+        launch.command.args(["serve", "--config"]).arg(file);
+        launch
+    }
+
     fn bare(directory: TempDir, url: &str) -> Self {
-        let mut command = command();
-        command.args(["--blk-file", url]);
+        let mut launch = Self::without_disk(directory);
+        launch.command.args(["--blk-file", url]);
+        launch
+    }
+
+    fn without_disk(directory: TempDir) -> Self {
         Self {
             directory,
             socket: None,
-            command,
+            command: command(),
             handed_over: None,
         }
     }

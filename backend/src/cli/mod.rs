@@ -3,6 +3,8 @@
 //! One file per verb. Without a verb the program serves, as QEMU's conventions for vhost-user
 //! back-end programs ask for (docs/interop/vhost-user.rst, "Backend program conventions").
 
+mod check;
+mod config_file;
 mod discover;
 mod iname;
 mod logging;
@@ -11,6 +13,7 @@ mod probe;
 mod probe_json;
 mod probe_text;
 mod serve;
+mod service;
 mod table;
 mod units;
 mod usage;
@@ -53,6 +56,8 @@ pub trait Control {
     version,
     disable_help_subcommand = true,
     override_usage = "vhost-user-iscsi --socket-path PATH | --fd N  --blk-file URL  [OPTIONS]\n       \
+                      vhost-user-iscsi serve [--config FILE]\n       \
+                      vhost-user-iscsi check [--config FILE] [--login]\n       \
                       vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
                       vhost-user-iscsi probe URL [OPTIONS]\n       \
                       vhost-user-iscsi iname",
@@ -77,6 +82,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Serve the disks of a configuration file
+    Serve(service::ServiceArgs),
+    /// Say everything that is wrong with a configuration file
+    Check(check::CheckArgs),
     /// List the portals of every target that a portal knows
     Discover(discover::DiscoverArgs),
     /// Log in to a LUN and show everything that was negotiated and found
@@ -106,9 +115,12 @@ pub fn run(
         Err(error) if error.use_stderr() => return Err(usage::failure(&error)),
         Err(help) => return print(out, &help.to_string()),
     };
-    logging::start(cli.log.level(cli.verb.is_some()));
+    let serves = matches!(cli.verb, None | Some(Verb::Serve(_)));
+    logging::start(cli.log.level(!serves));
     match cli.verb {
         None => control.serve(cli.serve.settings(system)?),
+        Some(Verb::Serve(arguments)) => service::run(&arguments, system, control),
+        Some(Verb::Check(arguments)) => check::run(&arguments, system, control, out),
         Some(Verb::Discover(arguments)) => discover::run(&arguments, system, control, out),
         Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
         Some(Verb::Iname(arguments)) => iname::run(&arguments, out),

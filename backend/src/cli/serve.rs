@@ -12,8 +12,8 @@ use super::values::{
     parse_poll_limit, parse_queue_size, parse_serial,
 };
 use crate::config::{
-    DiskSettings, QueueSize, Serial, ServeSettings, ServedDisk, SocketPath, SocketPathSettings,
-    SocketSettings, default_sessions,
+    DiskName, DiskSettings, QueueSize, Serial, ServeSettings, ServedDisk, SocketPath,
+    SocketPathSettings, SocketSettings, default_sessions,
 };
 use crate::exit::Failure;
 use crate::system::System;
@@ -120,7 +120,11 @@ impl ServeArgs {
             wait_for_target: self.wait_for_target,
         };
         Ok(ServeSettings {
-            disks: vec![ServedDisk { disk, socket }],
+            disks: vec![ServedDisk {
+                name: DiskName::of_socket(&socket),
+                disk,
+                socket,
+            }],
         })
     }
 

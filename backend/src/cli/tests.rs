@@ -448,7 +448,11 @@ const BAD_LINES: [(&str, u8, &str); 45] = [
         2,
         "belongs behind --blk-file",
     ),
-    ("no-such-verb", 2, "the verbs are discover, probe and iname"),
+    (
+        "no-such-verb",
+        2,
+        "the verbs are serve, check, discover, probe and iname",
+    ),
     ("--no-such-option", 2, "there is no option --no-such-option"),
     ("discover", 2, "<HOST[:PORT]> is missing"),
     ("discover h:0", 2, "the port is a number from 1 to 65535"),

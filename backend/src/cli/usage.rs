@@ -32,7 +32,8 @@ pub(super) fn refuse_options_before_verb(
     Err(error)
 }
 
-fn describe(error: &Error) -> String {
+/// What is wrong with a command line, without the advice.
+pub(super) fn describe(error: &Error) -> String {
     let argument = names(error, ContextKind::InvalidArg);
     match error.kind() {
         ErrorKind::UnknownArgument => unknown_argument(error, &argument),
@@ -53,7 +54,7 @@ fn describe(error: &Error) -> String {
 }
 
 fn no_such_verb() -> String {
-    "unexpected argument: the verbs are discover, probe and iname, a URL to serve belongs behind \
+    "unexpected argument: the verbs are serve, check, discover, probe and iname, a URL to serve belongs behind \
      --blk-file"
         .to_owned()
 }

@@ -6,6 +6,7 @@
 mod commands;
 mod connect;
 mod discover;
+mod disk;
 mod error;
 mod isid;
 mod login;

@@ -1,0 +1,517 @@
+//! The configuration file: any number of disks, each with the settings of the command line.
+//!
+//! Its keys are the command line's long options, so each setting is defined, checked and described
+//! once, there. At the top they are defaults; a `[[disk]]` overrides them and says what is its own:
+//! `name`, `socket-path` and `url`.
+//!
+//! Everything that is wrong is found in one reading, each with its line. As on the command line, no
+//! message repeats a value: it may be a misplaced secret.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, CommandFactory, Parser};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Cli, usage};
+use crate::config::{DiskName, ServeSettings, ServedDisk, SocketSettings};
+use crate::exit::Failure;
+use crate::system::System;
+
+/// Where the file is unless told otherwise.
+pub(super) const DEFAULT_PATH: &str = "/etc/vhost-user-iscsi/config.toml";
+
+/// The longest file that is read: tens of thousands of disks, and not whatever somebody points at.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// The most disks of one process: each has a thread and a session at least.
+const MAX_DISKS: usize = 1024;
+
+/// How much of what is wrong is said: a file of another kind is wrong in every line.
+const MAX_PROBLEMS: usize = 100;
+
+/// The table of a disk.
+const DISK: &str = "disk";
+/// What `--blk-file` is called here.
+const URL: &str = "url";
+const BLK_FILE: &str = "blk-file";
+/// Of a disk alone, no defaults.
+const OWN: [&str; 3] = [NAME, SOCKET_PATH, URL];
+const NAME: &str = "name";
+const SOCKET_PATH: &str = "socket-path";
+
+/// How unlike a key may be that is suggested, by Jaro and Winkler: what clap takes.
+const LIKENESS: f64 = 0.7;
+
+/// Something wrong with the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// The line, from 1; 0 for the file as a whole.
+    pub line: usize,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// Everything that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problems {
+    /// The file.
+    pub path: PathBuf,
+    /// At least one, in the order of the lines.
+    pub problems: Vec<Problem>,
+}
+
+impl Problems {
+    fn line_of(&self, problem: &Problem) -> String {
+        let path = self.path.display();
+        match problem.line {
+            0 => format!("{path}: {}", problem.message),
+            line => format!("{path}:{line}: {}", problem.message),
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    /// The first one, for there is one line for a failure.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(first) = self.problems.first() {
+            f.write_str(&self.line_of(first))?;
+        }
+        match self.problems.len() {
+            0 | 1 => Ok(()),
+            count => write!(f, " (and {} more: the verb check says all)", count - 1),
+        }
+    }
+}
+
+/// Reads and checks the file.
+///
+/// # Errors
+/// All that is wrong with it.
+pub(super) fn read(path: &Path, system: &System<'_>) -> Result<ServeSettings, Problems> {
+    let failed = |problems| Problems {
+        path: path.to_owned(),
+        problems,
+    };
+    let text = read_text(path).map_err(|message| failed(vec![Problem { line: 0, message }]))?;
+    parse(&text, system).map_err(failed)
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let cannot = |error| format!("cannot be read: {error}");
+    let file = File::open(path).map_err(cannot)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("is longer than {MAX_FILE_BYTES} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
+}
+
+/// Checks the text of a file.
+fn parse(text: &str, system: &System<'_>) -> Result<ServeSettings, Vec<Problem>> {
+    let mut reading = Reading {
+        text,
+        options: options(),
+        problems: Vec::new(),
+    };
+    let disks = match DeTable::parse(text) {
+        Ok(table) => reading.disks(table.get_ref(), system),
+        Err(error) => {
+            let at = error.span().map_or(0, |span| span.start);
+            reading.complain(at, error.message().to_owned());
+            Vec::new()
+        }
+    };
+    let mut problems = reading.problems;
+    if problems.is_empty() {
+        return Ok(ServeSettings { disks });
+    }
+    problems.sort_by_key(|problem| problem.line);
+    problems.truncate(MAX_PROBLEMS);
+    Err(problems)
+}
+
+/// What can be said about a disk, from the definition of the command line.
+fn options() -> HashMap<String, Arg> {
+    let is_of_disk = |arg: &&Arg| {
+        let other = ["fd", "help", "version", "print-capabilities"];
+        !arg.is_global_set() && arg.get_long().is_some_and(|long| !other.contains(&long))
+    };
+    let named = |arg: &Arg| {
+        let long = arg.get_long().unwrap_or_default();
+        let key = if long == BLK_FILE { URL } else { long };
+        (key.to_owned(), arg.clone())
+    };
+    let mut command = Cli::command();
+    // Before that an option does not know how it is written.
+    command.build();
+    command
+        .get_arguments()
+        .filter(is_of_disk)
+        .map(named)
+        .collect()
+}
+
+struct Reading<'a> {
+    text: &'a str,
+    options: HashMap<String, Arg>,
+    problems: Vec<Problem>,
+}
+
+/// A setting as an argument of the command line; `None` for a switch that is off.
+type Setting = (String, Option<OsString>);
+
+type Entry<'t, 'i> = (
+    &'t Spanned<toml::de::DeString<'i>>,
+    &'t Spanned<DeValue<'i>>,
+);
+
+impl Reading<'_> {
+    fn complain(&mut self, at: usize, message: String) {
+        let before = self.text.get(..at).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        self.problems.push(Problem { line, message });
+    }
+
+    fn disks(&mut self, file: &DeTable<'_>, system: &System<'_>) -> Vec<ServedDisk> {
+        let mut defaults = HashMap::new();
+        for (key, value) in file.iter().filter(|(key, _)| key.get_ref() != DISK) {
+            if OWN.contains(&key.get_ref().as_ref()) {
+                let message = format!("{} belongs into a [[disk]]", key.get_ref());
+                self.complain(key.span().start, message);
+            } else if let Some((option, argument)) = self.setting((key, value)) {
+                defaults.insert(option, argument);
+            }
+        }
+        let tables = self.tables(file);
+        let disks: Vec<_> = tables
+            .into_iter()
+            .filter_map(|(at, table)| Some((at, self.disk(at, table, &defaults, system)?)))
+            .collect();
+        self.check_unique(&disks);
+        disks.into_iter().map(|(_, disk)| disk).collect()
+    }
+
+    /// The tables of the disks, each with where it is.
+    fn tables<'t, 'i>(&mut self, file: &'t DeTable<'i>) -> Vec<(usize, &'t DeTable<'i>)> {
+        let Some((key, value)) = file.iter().find(|(key, _)| key.get_ref() == DISK) else {
+            self.complain(0, "there is no [[disk]]".to_owned());
+            return Vec::new();
+        };
+        let DeValue::Array(array) = value.get_ref() else {
+            self.complain(key.span().start, "disks are written [[disk]]".to_owned());
+            return Vec::new();
+        };
+        if array.len() > MAX_DISKS {
+            let message = format!("there are more than {MAX_DISKS} disks");
+            self.complain(key.span().start, message);
+        }
+        let mut tables = Vec::new();
+        for element in array.iter().take(MAX_DISKS) {
+            match element.get_ref() {
+                DeValue::Table(table) => tables.push((start_of(table, element), table)),
+                _ => self.complain(element.span().start, "a disk is a [[disk]] table".into()),
+            }
+        }
+        tables
+    }
+
+    /// One disk: its settings on top of the defaults, as if they stood on a command line.
+    fn disk(
+        &mut self,
+        at: usize,
+        table: &DeTable<'_>,
+        defaults: &HashMap<String, Option<OsString>>,
+        system: &System<'_>,
+    ) -> Option<ServedDisk> {
+        let problems = self.problems.len();
+        let mut settings = defaults.clone();
+        let mut name = None;
+        for (key, value) in table {
+            if key.get_ref() == NAME {
+                name = self.name(value);
+            } else if let Some((option, argument)) = self.setting((key, value)) {
+                settings.insert(option, argument);
+            }
+        }
+        for needed in [SOCKET_PATH, URL] {
+            if !table.iter().any(|(key, _)| key.get_ref() == needed) {
+                self.complain(at, format!("the disk has no {needed}"));
+            }
+        }
+        if self.problems.len() > problems {
+            return None;
+        }
+        let program = OsString::from("vhost-user-iscsi");
+        let arguments = [program]
+            .into_iter()
+            .chain(settings.into_values().flatten());
+        match Cli::try_parse_from(arguments) {
+            Ok(cli) => match cli.serve.settings(system) {
+                Ok(settings) => settings
+                    .disks
+                    .into_iter()
+                    .next()
+                    .map(|disk| name_it(disk, name)),
+                Err(failure) => {
+                    self.complain(at, failure.message);
+                    None
+                }
+            },
+            Err(error) => {
+                self.complain(at, usage::describe(&error));
+                None
+            }
+        }
+    }
+
+    fn name(&mut self, value: &Spanned<DeValue<'_>>) -> Option<DiskName> {
+        let text = match value.get_ref() {
+            DeValue::String(text) => DiskName::new(text),
+            _ => None,
+        };
+        if text.is_none() {
+            let message = format!("name takes {}", DiskName::RULE);
+            self.complain(value.span().start, message);
+        }
+        text
+    }
+
+    /// A key and its value as an argument; complains when it is none.
+    fn setting(&mut self, (key, value): Entry<'_, '_>) -> Option<Setting> {
+        let name = key.get_ref();
+        let Some(option) = self.options.get(name.as_ref()).cloned() else {
+            let message = self.unknown(name);
+            self.complain(key.span().start, message);
+            return None;
+        };
+        match argument(name, &option, value.get_ref()) {
+            Ok(argument) => Some((name.to_string(), argument)),
+            Err(message) => {
+                self.complain(value.span().start, message);
+                None
+            }
+        }
+    }
+
+    fn unknown(&self, key: &str) -> String {
+        let keys = self.options.keys().map(String::as_str).chain([NAME, DISK]);
+        let likeness = |known: &str| strsim::jaro_winkler(key, known);
+        let likely = keys.filter(|known| likeness(known) > LIKENESS);
+        match likely.max_by(|a, b| likeness(a).total_cmp(&likeness(b))) {
+            Some(likely) => format!("there is no key {}, but there is {likely}", shown(key)),
+            None => format!("there is no key {}", shown(key)),
+        }
+    }
+
+    /// Two disks on one socket, or of one name, cannot be told apart.
+    fn check_unique(&mut self, disks: &[(usize, ServedDisk)]) {
+        let mut names = HashMap::new();
+        let mut sockets = HashMap::new();
+        for (at, disk) in disks {
+            if names.insert(disk.name.as_str(), *at).is_some() {
+                self.complain(*at, "another disk has the same name".to_owned());
+            }
+            if let SocketSettings::Path(socket) = &disk.socket
+                && sockets.insert(socket.path.as_path(), *at).is_some()
+            {
+                self.complain(*at, "another disk has the same socket-path".to_owned());
+            }
+        }
+    }
+}
+
+/// Where a disk's table begins: at its first key, for the header has no place of its own.
+fn start_of(table: &DeTable<'_>, element: &Spanned<DeValue<'_>>) -> usize {
+    let keys = table.keys().map(|key| key.span().start);
+    keys.min().unwrap_or(element.span().start)
+}
+
+fn name_it(disk: ServedDisk, name: Option<DiskName>) -> ServedDisk {
+    match name {
+        Some(name) => ServedDisk { name, ..disk },
+        None => disk,
+    }
+}
+
+/// A value as an argument, judged by the command line's own rule for it.
+fn argument(key: &str, option: &Arg, value: &DeValue<'_>) -> Result<Option<OsString>, String> {
+    let long = option.get_long().unwrap_or_default();
+    let is_switch = matches!(option.get_action(), ArgAction::SetTrue);
+    let text = match value {
+        DeValue::Boolean(false) if is_switch => return Ok(None),
+        DeValue::Boolean(true) if is_switch => return Ok(Some(format!("--{long}").into())),
+        _ if is_switch => return Err(format!("{key} takes true or false")),
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+        _ => return Err(format!("{key} takes a text in quotes, or a number")),
+    };
+    let argument = OsString::from(format!("--{long}={text}"));
+    let program = OsString::from("vhost-user-iscsi");
+    match Cli::try_parse_from([program, argument.clone()]) {
+        Ok(_) => Ok(Some(argument)),
+        Err(error) => {
+            let option = option.to_string();
+            Err(usage::describe(&error).replace(&option, key))
+        }
+    }
+}
+
+/// A key as it can be shown: it may be anything.
+fn shown(key: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if key.len() <= 64 && key.chars().all(is_plain) {
+        key.to_owned()
+    } else {
+        "like this".to_owned()
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::usage(problems.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL_A: &str = "iscsi://192.0.2.1/iqn.2001-04.com.example:a/1";
+
+    /// The first line names us, whatever the machine has for that.
+    fn parse_text(text: &str) -> Result<ServeSettings, Vec<Problem>> {
+        let text = format!("initiator-name = 'iqn.2001-04.com.example:us'\n{text}");
+        parse(&text, &System::fake(&|_| None, Path::new("/nonexistent")))
+    }
+
+    fn complaints(text: &str) -> Vec<String> {
+        let problems = parse_text(text).unwrap_err();
+        let shown = |problem: &Problem| format!("{}: {}", problem.line - 1, problem.message);
+        problems.iter().map(shown).collect()
+    }
+
+    fn disk(settings: &str) -> String {
+        format!("[[disk]]\nsocket-path = '/run/a'\nurl = '{URL_A}'\n{settings}")
+    }
+
+    #[test]
+    fn a_disk_has_its_own_settings_over_the_defaults_over_those_of_the_command_line() {
+        let text = format!(
+            "num-queues = 8\nio-timeout = '2m'\nread-only = true\n{}\n\
+             [[disk]]\nname = 'b'\nsocket-path = '/run/vm/b.sock'\nurl = '{URL_A}'\n\
+             io-timeout = 'forever'\nread-only = false\n",
+            disk("num-queues = 2")
+        );
+        let settings = parse_text(&text).unwrap();
+        let [a, b] = settings.disks.as_slice() else {
+            panic!("two disks");
+        };
+        assert_eq!((a.name.as_str(), b.name.as_str()), ("a", "b"));
+        assert_eq!((a.disk.num_queues, b.disk.num_queues), (2, 8));
+        assert_eq!((a.disk.read_only, b.disk.read_only), (true, false));
+        let two_minutes = std::time::Duration::from_secs(120);
+        assert_eq!(a.disk.io_timeout, Some(two_minutes));
+        assert_eq!(b.disk.io_timeout, None);
+        assert_eq!(a.disk.target.to_string(), b.disk.target.to_string());
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once_with_its_line() {
+        let text = format!(
+            "io-timout = '2m'\nsocket-path = 'x'\n{}\n[[disk]]\nname = ''\nqueue-size = 100\n",
+            disk("num-queues = 65\nread-only = 1\nfd = 3\nsecret = 'hunter2'\n")
+        );
+        let complaints = complaints(&text);
+        let expected = [
+            "1: there is no key io-timout, but there is io-timeout",
+            "2: socket-path belongs into a [[disk]]",
+            "6: num-queues takes a number from 1 to 64",
+            "7: read-only takes true or false",
+            "8: there is no key fd",
+            "9: there is no key secret",
+            "12: ",
+            "12: the disk has no socket-path",
+            "12: the disk has no url",
+            "13: queue-size takes a power of two",
+        ];
+        assert_eq!(complaints.len(), expected.len(), "{complaints:#?}");
+        for expected in expected {
+            assert!(
+                complaints.iter().any(|said| said.starts_with(expected)),
+                "{expected}: {complaints:#?}"
+            );
+        }
+        assert!(complaints.iter().all(|said| !said.contains("hunter2")));
+    }
+
+    #[test]
+    fn what_is_no_toml_is_said_with_its_line() {
+        let [said] = &complaints("num-queues = 2\nread-only = yes\n")[..] else {
+            panic!("one complaint");
+        };
+        assert!(said.starts_with("2: "), "{said}");
+    }
+
+    #[test]
+    fn two_disks_have_neither_socket_nor_name_in_common() {
+        let twice = format!("{}\n{}", disk(""), disk(""));
+        let said = complaints(&twice);
+        assert!(
+            said.iter().any(|said| said.contains("same socket-path")),
+            "{said:?}"
+        );
+        assert!(
+            said.iter().any(|said| said.contains("same name")),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn a_secret_in_a_url_is_refused_and_not_repeated() {
+        let text =
+            "[[disk]]\nsocket-path = 'a'\nurl = 'iscsi://me:hunter2@h/iqn.2001-04.com.x/1'\n";
+        let said = complaints(text);
+        assert!(said.len() == 1 && said[0].contains("secret"), "{said:?}");
+        assert!(!said[0].contains("hunter2"));
+    }
+
+    #[test]
+    fn a_file_without_a_disk_says_so() {
+        for text in [
+            "",
+            "num-queues = 2",
+            "disk = 3",
+            "disk = [1]",
+            "[disk]\nname = 'a'",
+        ] {
+            assert!(complaints(text)[0].contains("disk"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_or_absent_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        let system = System::fake(&|_| None, Path::new("/nonexistent"));
+        let said = |path: &Path| read(path, &system).unwrap_err().to_string();
+        assert!(said(&path).contains("cannot be read"));
+        std::fs::write(&path, "#\n".repeat(3 << 20)).unwrap();
+        assert!(said(&path).contains("is longer than"));
+        std::fs::write(&path, disk("io-timout = 1\nfoo = 2\n")).unwrap();
+        let said = said(&path);
+        assert!(said.contains("config.toml:4: "), "{said}");
+        assert!(
+            said.ends_with("(and 1 more: the verb check says all)"),
+            "{said}"
+        );
+    }
+}

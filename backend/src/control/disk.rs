@@ -1,0 +1,378 @@
+//! One disk: from a socket that is claimed to a LUN behind it, and to the end.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use iscsi_core::disk::barrier::Barrier;
+use iscsi_core::disk::durability::Durability;
+use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::shared::SharedDisk;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::JoinHandle;
+
+use super::error::ControlError;
+use super::isid::SessionNames;
+use super::probe::{Probed, log_in_and_probe};
+use super::serve::Stop;
+use super::sessions::{Sessions, keep, start_pauses};
+use super::socket::{self, IdentityLock, Inherited, PathLock, SessionsInUse, has_hung_up};
+use crate::config::{DiskSettings, SocketSettings};
+use crate::device::backend::{BlockDevice, DeviceSettings};
+use crate::device::channel::serve_front_end;
+use crate::device::serial::device_id;
+use crate::engine::{Closed, Engine, EngineConfig, LaneEvent, report};
+use crate::exit::{ExitCode, Failure};
+use crate::raw_io::inherited_fd;
+
+/// Where front-ends come from, before anything is bound.
+pub(super) struct Place {
+    door: Door,
+    names: SessionNames,
+    /// How many sessions a killed predecessor may have left at the target.
+    sessions_left: usize,
+    usage: SessionsInUse,
+    _lock: Lock,
+}
+
+/// What keeps a second process from serving the same disk; held, not used.
+#[expect(dead_code, reason = "held, not used")]
+enum Lock {
+    Path(PathLock),
+    Identity(IdentityLock),
+}
+
+enum Door {
+    Path(crate::config::SocketPathSettings),
+    Inherited(Inherited),
+}
+
+impl Place {
+    /// Refuses a path with a live owner before any login.
+    pub(super) fn claim(socket: SocketSettings, disk: &DiskSettings) -> Result<Self, Failure> {
+        let names = |name: &[u8]| SessionNames::new(name, &disk.target.target, disk.target.lun);
+        match socket {
+            SocketSettings::Path(settings) => {
+                let path = absolute(settings.path.as_path())?;
+                let lock = PathLock::acquire(&path)?;
+                let usage = SessionsInUse::in_lock_file(&lock).map_err(|error| {
+                    Failure::access(format!("cannot use the lock file: {error}"))
+                })?;
+                let names = names(path.as_os_str().as_encoded_bytes());
+                Ok(Self {
+                    door: Door::Path(settings),
+                    names,
+                    sessions_left: usage.of_killed_process(),
+                    usage,
+                    _lock: Lock::Path(lock),
+                })
+            }
+            SocketSettings::Fd(number) => {
+                let fd: OwnedFd = inherited_fd(number)
+                    .map_err(|error| Failure::usage(format!("--fd {number}: {error}")))?;
+                let inherited = socket::inherited(number, fd)?;
+                let names = match inherited.name() {
+                    Some(name) => names(&name),
+                    None => names(disk.target.to_string().as_bytes()),
+                };
+                let _lock = Lock::Identity(IdentityLock::acquire(names.isid(0))?);
+                Ok(Self {
+                    door: Door::Inherited(inherited),
+                    names,
+                    // Nobody knows: those that these settings would have brought.
+                    sessions_left: disk.sessions.into(),
+                    usage: SessionsInUse::unrecorded(),
+                    _lock,
+                })
+            }
+        }
+    }
+}
+
+/// The one spelling of a path: its directory without links, for the disk's ISIDs must not depend on
+/// how somebody wrote it.
+fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::access(format!(
+            "cannot use the directory of {}: {error}; it must exist and be writable for this user",
+            path.display()
+        ))
+    };
+    let path = std::path::absolute(path).map_err(failed)?;
+    match (path.parent(), path.file_name()) {
+        (Some(directory), Some(name)) => Ok(directory.canonicalize().map_err(failed)?.join(name)),
+        _ => Ok(path.clone()),
+    }
+}
+
+/// Serves the disk until it is asked to stop, or the one front-end of a connected socket has gone.
+pub(super) async fn serve_disk(
+    disk: DiskSettings,
+    place: Place,
+    mut stop: Stop,
+) -> Result<(), Failure> {
+    let Place {
+        door,
+        names,
+        sessions_left,
+        usage,
+        _lock,
+    } = place;
+    // Where a predecessor was killed, a guest may be waiting for us.
+    let waits = disk.wait_for_target || sessions_left > 0 && matches!(door, Door::Path(_));
+    let first = tokio::select! {
+        first = first_session(&disk, &names, waits) => first?,
+        () = stop.asked() => return Ok(()),
+    };
+    usage.note(1);
+    let sessions = Arc::new(Sessions {
+        portal_group_tag: first
+            .commands
+            .session()
+            .negotiated()
+            .target_portal_group_tag,
+        disk: disk.clone(),
+        names,
+        usage,
+    });
+    let (engine, device) = start(Arc::clone(&sessions), first, sessions_left)?;
+    let served = serve_place(&disk, &door, &engine, &device, &mut stop).await;
+    let closed = tokio::task::spawn_blocking(move || engine.close()).await;
+    if let Ok(Closed { tasks_left: false }) = closed {
+        sessions.usage.clear();
+    }
+    let closed = closed.map(drop);
+    served.and(closed.map_err(|error| Failure::new(ExitCode::Other, error.to_string())))
+}
+
+/// The session that the disk starts with.
+async fn first_session(
+    disk: &DiskSettings,
+    names: &SessionNames,
+    waits: bool,
+) -> Result<Probed, ControlError> {
+    let attempt = || log_in_and_probe(&disk.target, &disk.initiator, names.isid(0), None);
+    let mut error = match attempt().await {
+        Ok(probed) => return Ok(probed),
+        Err(error) if !waits => return Err(error),
+        Err(error) => error,
+    };
+    log::warn!("{error}; waiting for the target");
+    for pause in start_pauses() {
+        tokio::time::sleep(pause).await;
+        match attempt().await {
+            Ok(probed) => return Ok(probed),
+            Err(again) => {
+                log_still_waiting(&error, &again);
+                error = again;
+            }
+        }
+    }
+    Err(error)
+}
+
+/// A new reason may need somebody's attention (a target that is back, and refuses us); the same
+/// one again is of interest only to those who debug.
+fn log_still_waiting(former: &ControlError, error: &ControlError) {
+    let error = error.to_string();
+    let level = if error == former.to_string() {
+        log::Level::Debug
+    } else {
+        log::Level::Warn
+    };
+    log::log!(level, "{error}; still waiting for the target");
+}
+
+/// Engine, sessions and device of a disk whose first session is there. What a killed predecessor
+/// may have left at the target, in `sessions_left` sessions, is ended before any command goes out.
+fn start(
+    sessions: Arc<Sessions>,
+    first: Probed,
+    sessions_left: usize,
+) -> Result<(Arc<Engine>, Arc<BlockDevice>), Failure> {
+    let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
+    let disk = &sessions.disk;
+    let facts = LunFacts {
+        write_protected: first.facts.write_protected || disk.read_only,
+        ..first.facts.clone()
+    };
+    let (reports, events) = unbounded_channel();
+    let config = EngineConfig {
+        facts: facts.clone(),
+        lun: first.lun,
+        device_id: device_id(&facts, disk.serial.as_ref()),
+        max_lanes: usize::from(disk.sessions),
+        poll_limit: disk.poll_limit,
+        command_timeout: disk.command_timeout,
+        lun_reset: disk.lun_reset,
+        io_timeout: disk.io_timeout,
+        shared: Arc::new(shared(disk, sessions_left)),
+        reports: reports.clone(),
+    };
+    let settings = DeviceSettings {
+        num_queues: disk.num_queues,
+        queue_size: disk.queue_size.get(),
+        read_only: disk.read_only,
+    };
+    let connection = first
+        .commands
+        .into_connection(facts.clone())
+        .map_err(failed)?;
+    let engine = Engine::start(config, connection).map_err(failed)?;
+    for lane in 1..sessions_left {
+        report(&reports, LaneEvent::TasksLeft { lane });
+    }
+    drop(reports);
+    tokio::spawn(keep(sessions, Arc::clone(&engine), events));
+    let owner = Arc::clone(&engine);
+    Ok((engine, Arc::new(BlockDevice::new(facts, settings, owner))))
+}
+
+/// What the sessions of the disk share. The login of the first one has ended what its namesake of a
+/// former process had left; the others come before any command.
+fn shared(disk: &DiskSettings, sessions_left: usize) -> SharedDisk {
+    let durability = if disk.ignore_power_loss {
+        Durability::ignoring_power_loss()
+    } else {
+        Durability::default()
+    };
+    let barrier = Barrier::default();
+    (1..sessions_left).for_each(|session| barrier.raise(session));
+    SharedDisk {
+        barrier,
+        durability,
+    }
+}
+
+async fn serve_place(
+    disk: &DiskSettings,
+    door: &Door,
+    engine: &Arc<Engine>,
+    device: &Arc<BlockDevice>,
+    stop: &mut Stop,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
+    match door {
+        Door::Inherited(Inherited::Connected(stream)) => {
+            let stream = nonblocking_stream(stream).map_err(failed)?;
+            log::info!("serving {} to one front-end", disk.target);
+            serve_one(stream, engine, device, stop).await;
+            Ok(())
+        }
+        Door::Inherited(Inherited::Listening(listener)) => {
+            let listener = listener.try_clone().map_err(failed)?;
+            log::info!("serving {} on an inherited socket", disk.target);
+            serve_listener(listener, engine, device, stop).await
+        }
+        Door::Path(settings) => {
+            let listener = socket::bind(settings)?;
+            log::info!(
+                "serving {} on {}",
+                disk.target,
+                settings.path.as_path().display()
+            );
+            let served = serve_listener(listener, engine, device, stop).await;
+            // Ours by the lock: nobody is to find a door without a house behind it.
+            let _ = std::fs::remove_file(settings.path.as_path());
+            served
+        }
+    }
+}
+
+fn nonblocking_stream(stream: &StdStream) -> std::io::Result<UnixStream> {
+    let stream = stream.try_clone()?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+async fn serve_one(
+    stream: UnixStream,
+    engine: &Arc<Engine>,
+    device: &Arc<BlockDevice>,
+    stop: &mut Stop,
+) {
+    let front_end = serve_front_end(stream, Arc::clone(device));
+    tokio::select! {
+        result = front_end => {
+            if let Err(error) = result {
+                log::warn!("front-end: {error}");
+            }
+        }
+        () = stop.asked() => {}
+    }
+    engine.front_end_gone();
+}
+
+/// A front-end that is being served.
+struct Present {
+    /// A second handle on its connection, to see whether it has hung up.
+    watch: OwnedFd,
+    task: JoinHandle<()>,
+}
+
+impl Present {
+    fn start(stream: UnixStream, engine: &Arc<Engine>, device: &Arc<BlockDevice>) -> Option<Self> {
+        let watch = rustix::io::dup(&stream).ok()?;
+        let (engine, device) = (Arc::clone(engine), Arc::clone(device));
+        let task = tokio::spawn(async move {
+            log::info!("a front-end has connected");
+            match serve_front_end(stream, device).await {
+                Ok(()) => log::info!("the front-end has gone"),
+                Err(error) => log::warn!("front-end: {error}"),
+            }
+            engine.front_end_gone();
+        });
+        Some(Self { watch, task })
+    }
+}
+
+/// One front-end at a time: the next one is taken when the former has gone, one that comes while
+/// another is there is closed.
+async fn serve_listener(
+    listener: StdListener,
+    engine: &Arc<Engine>,
+    device: &Arc<BlockDevice>,
+    stop: &mut Stop,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = UnixListener::from_std(listener).map_err(failed)?;
+    let mut present: Option<Present> = None;
+    // One that came while the former was leaving.
+    let mut next: Option<UnixStream> = None;
+    loop {
+        if present.is_none()
+            && let Some(stream) = next.take()
+        {
+            present = Present::start(stream, engine, device);
+        }
+        tokio::select! {
+            () = stop.asked() => return Ok(()),
+            () = ended(&mut present) => present = None,
+            accepted = listener.accept(), if next.is_none() => match accepted {
+                Ok((stream, _)) => match &present {
+                    Some(present) if !has_hung_up(&present.watch) => {
+                        log::warn!("a second front-end is refused while one is connected");
+                    }
+                    _ => next = Some(stream),
+                },
+                Err(error) => {
+                    log::error!("cannot accept a front-end: {error}");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+/// When the present front-end is served to its end; never when there is none.
+async fn ended(present: &mut Option<Present>) {
+    match present {
+        Some(present) => {
+            let _ = (&mut present.task).await;
+        }
+        None => std::future::pending().await,
+    }
+}

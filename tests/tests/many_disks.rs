@@ -1,0 +1,180 @@
+//! Many disks in one process, from a configuration file.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use iscsi_test_target::{LunConfig, TargetConfig, TestTarget};
+use tempfile::TempDir;
+use vhost_user_iscsi_tests::daemon::{Daemon, Launch, run};
+use vhost_user_iscsi_tests::disk::pattern;
+use vhost_user_iscsi_tests::frontend::spec::S_OK;
+use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
+use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, start_target};
+use vhost_user_iscsi_tests::wait;
+
+/// A port on loopback where nobody listens, and nobody will.
+const NOBODY: &str = "127.0.0.1:1";
+
+/// A configuration in a directory of its own, for sockets too.
+struct Config {
+    directory: TempDir,
+    text: String,
+}
+
+impl Config {
+    fn new() -> Self {
+        Self {
+            directory: TempDir::with_prefix("disks-").unwrap(),
+            text: format!("initiator-name = '{INITIATOR_NAME}'\n"),
+        }
+    }
+
+    fn disk(&mut self, name: &str, url: &str, settings: &str) {
+        let socket = self.socket(name);
+        writeln!(
+            self.text,
+            "[[disk]]\nname = '{name}'\nsocket-path = '{}'\nurl = '{url}'\n{settings}",
+            socket.display()
+        )
+        .unwrap();
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}.sock"))
+    }
+
+    fn write(&self) -> PathBuf {
+        let path = self.directory.path().join("config.toml");
+        fs::write(&path, &self.text).unwrap();
+        path
+    }
+
+    fn start(&self) -> Daemon {
+        Launch::config(&self.write()).spawn()
+    }
+}
+
+fn luns(count: u16) -> TestTarget {
+    let lun = |number| (number, LunConfig::of_bytes(16 << 20));
+    start_target(TargetConfig {
+        luns: (0..count).map(lun).collect(),
+        ..TargetConfig::default()
+    })
+}
+
+/// Connects as soon as the socket is there.
+fn connect(daemon: &Daemon, socket: &Path) -> Frontend {
+    let config = FrontendConfig {
+        memory_bytes: 4 << 20,
+        ..FrontendConfig::default()
+    };
+    let connected = wait::until(SOON, || Frontend::connect(socket, config).ok());
+    connected.unwrap_or_else(|| panic!("{}: {:#?}", socket.display(), daemon.log()))
+}
+
+#[test]
+fn each_disk_has_its_own_lun_and_socket() {
+    const DISKS: u16 = 16;
+    let (target, mut config) = (luns(DISKS), Config::new());
+    for lun in 0..DISKS {
+        config.disk(&format!("d{lun}"), &target.url(lun), "");
+    }
+    let mut daemon = config.start();
+    let mut frontends: Vec<_> = (0..DISKS)
+        .map(|lun| connect(&daemon, &config.socket(&format!("d{lun}"))))
+        .collect();
+    for (lun, frontend) in (0u8..).zip(&mut frontends) {
+        let data = vec![lun + 1; 4096];
+        assert_eq!(frontend.queue(0).write(8, &data).unwrap(), S_OK);
+    }
+    for (lun, frontend) in (0u8..).zip(&mut frontends) {
+        let (status, data) = frontend.queue(0).read(8, 4096).unwrap();
+        assert_eq!((status, data), (S_OK, vec![lun + 1; 4096]));
+    }
+    let (status, _) = daemon.terminate(SOON);
+    assert_eq!(status.code(), Some(0), "{:#?}", daemon.log());
+    assert!((0..DISKS).all(|lun| !config.socket(&format!("d{lun}")).exists()));
+    assert_eq!(target.violations(), [""; 0]);
+}
+
+#[test]
+fn a_disk_whose_target_is_away_does_not_keep_others_from_their_guests() {
+    let (target, mut config) = (luns(1), Config::new());
+    let away = format!("iscsi://{NOBODY}/iqn.2026-11.org.example:away/0");
+    config.disk("away", &away, "");
+    config.disk("here", &target.url(0), "");
+    let daemon = config.start();
+    let mut frontend = connect(&daemon, &config.socket("here"));
+    assert_eq!(frontend.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
+    daemon.wait_log("waiting for the target", SOON);
+    assert!(!config.socket("away").exists());
+}
+
+#[test]
+fn a_target_that_fails_costs_its_own_disk_a_pause_and_the_others_nothing() {
+    let (steady, failing, mut config) = (luns(1), luns(1), Config::new());
+    config.disk("steady", &steady.url(0), "");
+    config.disk("failing", &failing.url(0), "io-timeout = '0'");
+    let daemon = config.start();
+    let mut good = connect(&daemon, &config.socket("steady"));
+    let mut bad = connect(&daemon, &config.socket("failing"));
+    failing.refuse_connections();
+    failing.drop_connections();
+    for sector in (0..64).step_by(8) {
+        assert_eq!(good.queue(0).write(sector, &pattern(4096)).unwrap(), S_OK);
+    }
+    failing.accept_connections().unwrap();
+    let back = wait::until(SOON, || {
+        (bad.queue(0).write(0, &pattern(4096)).unwrap() == S_OK).then_some(())
+    });
+    assert!(back.is_some(), "{:#?}", daemon.log());
+}
+
+#[test]
+fn a_second_process_with_the_same_file_is_refused() {
+    let (target, mut config) = (luns(1), Config::new());
+    config.disk("a", &target.url(0), "");
+    let daemon = config.start();
+    connect(&daemon, &config.socket("a"));
+    let path = config.write();
+    let second = run(&["serve", "--config", path.to_str().unwrap()]);
+    assert_eq!(second.code, Some(13), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("by another process already"),
+        "{}",
+        second.stderr
+    );
+}
+
+#[test]
+fn check_says_all_that_is_wrong_and_with_login_what_the_targets_say() {
+    let (target, mut config) = (luns(1), Config::new());
+    config.disk("good", &target.url(0), "");
+    config.disk("no-lun", &target.url(7), "");
+    let path = config.write();
+    let path = path.to_str().unwrap();
+    let checked = run(&["check", "--config", path]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    let checked = run(&["check", "--login", "--json", "--config", path]);
+    assert_eq!(checked.code, Some(21), "{}", checked.stderr);
+    let document: serde_json::Value = serde_json::from_str(&checked.stdout).unwrap();
+    assert_eq!(document["disks"][0]["problem"], serde_json::Value::Null);
+    let problem = document["disks"][1]["problem"].as_str().unwrap();
+    assert!(problem.contains("has no such LUN"), "{problem}");
+    config.text.push_str("io-timout = '1s'\nnum-queues = 0\n");
+    config.write();
+    let checked = run(&["check", "--config", path]);
+    assert_eq!(checked.code, Some(2));
+    assert_eq!(checked.stdout.lines().count(), 2, "{}", checked.stdout);
+    let served = run(&["serve", "--config", path]);
+    assert_eq!(served.code, Some(2));
+    assert!(
+        served
+            .stderr
+            .contains("but there is io-timeout (and 1 more"),
+        "{}",
+        served.stderr
+    );
+}
