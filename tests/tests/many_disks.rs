@@ -1,5 +1,9 @@
 //! Many disks in one process, from a configuration file.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -130,6 +134,73 @@ fn a_target_that_fails_costs_its_own_disk_a_pause_and_the_others_nothing() {
         (bad.queue(0).write(0, &pattern(4096)).unwrap() == S_OK).then_some(())
     });
     assert!(back.is_some(), "{:#?}", daemon.log());
+}
+
+/// What the process has for itself, guests' memory left out.
+fn resident_kib(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    let of = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    of("RssAnon:") + of("RssFile:")
+}
+
+#[test]
+fn sixty_four_disks_are_served_under_load_while_a_quarter_of_them_lose_their_target() {
+    const TARGETS: u16 = 4;
+    const LUNS: u16 = 16;
+    const MOST_KIB: u64 = 320 << 10;
+    let targets: Vec<_> = (0..TARGETS).map(|_| luns(LUNS)).collect();
+    let mut config = Config::new();
+    let mut names = Vec::new();
+    for (number, target) in targets.iter().enumerate() {
+        for lun in 0..LUNS {
+            let name = format!("t{number}-{lun}");
+            config.disk(&name, &target.url(lun), "");
+            names.push(name);
+        }
+    }
+    let daemon = config.start();
+    let mut frontends: Vec<_> = names
+        .iter()
+        .map(|name| connect(&daemon, &config.socket(name)))
+        .collect();
+    let [lost, ..] = targets.as_slice() else {
+        panic!("there are targets")
+    };
+    for round in 0..6u8 {
+        match round {
+            2 => {
+                lost.refuse_connections();
+                lost.drop_connections();
+            }
+            4 => lost.accept_connections().unwrap(),
+            _ => {}
+        }
+        let (away, steady) = frontends.split_at_mut(LUNS.into());
+        for (disk, frontend) in (0u8..).zip(&mut *steady) {
+            let data = vec![disk ^ round; 16 * 1024];
+            assert_eq!(frontend.queue(0).write(64, &data).unwrap(), S_OK);
+            let (status, found) = frontend.queue(0).read(64, 16 * 1024).unwrap();
+            assert!(
+                (status, found) == (S_OK, data),
+                "disk {disk}, round {round}"
+            );
+        }
+        if !(2..4).contains(&round) {
+            for frontend in away {
+                let status = frontend.queue(0).write(0, &pattern(4096)).unwrap();
+                assert_eq!(status, S_OK, "{:#?}", daemon.log());
+            }
+        }
+    }
+    let resident_kib = resident_kib(&daemon);
+    assert!(resident_kib < MOST_KIB, "{resident_kib} KiB");
 }
 
 #[test]
