@@ -122,9 +122,10 @@ fn phase_of(phases: &[String], number: u64, count: u64) -> &str {
     &phases[usize::try_from(at).unwrap()]
 }
 
-/// A few MiB, which take the guest less than a second.
+/// A few MiB, which take the guest a moment or a second: what was in flight at one kill may be so at
+/// the next.
 fn some_load(rng: &mut Rng) -> u64 {
-    (2 << 20) + rng.below(14 << 20)
+    (2 << 20) + rng.below(38 << 20)
 }
 
 /// All that the guest wrote was right, and it has seen no error.
