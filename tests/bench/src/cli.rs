@@ -164,6 +164,9 @@ pub(crate) struct OneOptions {
     /// Count system calls too, in a second run
     #[arg(long)]
     pub(crate) syscalls: bool,
+    /// Leave out the inflight region that QEMU takes wherever it is offered: what does it cost?
+    #[arg(long)]
+    pub(crate) no_inflight: bool,
     #[command(flatten)]
     pub(crate) parts: PartOptions,
     /// Further arguments of our back-end
@@ -181,7 +184,7 @@ pub(crate) struct ScaleOptions {
     #[arg(long, value_enum, default_value = "ours")]
     pub(crate) subject: Subject,
     /// How many disks at once, one after the other; ratios are to the first
-    // A disk takes eleven of the 1024 descriptors that a process usually may have.
+    // A disk takes twelve of the 1024 descriptors that a process usually may have.
     #[arg(long, value_name = "N,...", default_value = "1,4,16,64", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) disks: Vec<u16>,

@@ -260,6 +260,7 @@ fn empty_arm(arm: Arm, client: &Client) -> ArmReport {
         subject: arm.subject,
         digests: arm.digests,
         features: client.features(),
+        inflight_region: client.has_inflight_region(),
         rounds: Vec::new(),
         syscalls: None,
     }

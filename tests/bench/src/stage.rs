@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::case::{Arm, POLL_MAX_US};
-use crate::client::{Client, Error, Load};
+use crate::client::{Client, Error, InflightRegion, Load};
 use crate::failure::Failure;
 use crate::parts::{Pinning, Server, ServerOptions, Subject, Target, TargetName};
 
@@ -129,7 +129,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// As [`connect`].
     pub(crate) fn connect(&self, arm: Arm, load: &Load) -> Result<Client, Failure> {
-        connect(self.server(arm), load)
+        connect(self.server(arm), load, InflightRegion::Taken)
     }
 }
 
@@ -138,10 +138,14 @@ impl<'a> Stage<'a> {
 ///
 /// # Errors
 /// When it refuses.
-pub(crate) fn connect(server: &Server, load: &Load) -> Result<Client, Failure> {
+pub(crate) fn connect(
+    server: &Server,
+    load: &Load,
+    region: InflightRegion,
+) -> Result<Client, Failure> {
     let begin = Instant::now();
     loop {
-        match Client::connect(server.socket(), load) {
+        match Client::connect(server.socket(), load, region) {
             Ok(client) => return Ok(client),
             Err(Error::Message { .. } | Error::Connect { .. })
                 if begin.elapsed() < TURNOVER_LIMIT =>

@@ -90,6 +90,8 @@ pub(crate) struct ArmReport {
     pub(crate) digests: Digests,
     /// Virtio features in use.
     pub(crate) features: u64,
+    /// Whether what is in flight was written down in a region (INFLIGHT_SHMFD).
+    pub(crate) inflight_region: bool,
     /// Every round.
     pub(crate) rounds: Vec<Round>,
     /// System calls of the server per request, counted in a run of their own.
@@ -219,6 +221,7 @@ mod examples {
                 subject,
                 digests: Digests::Off,
                 features: 0,
+                inflight_region: subject == Subject::Ours,
                 rounds: vec![Round::example()],
                 syscalls: None,
             }
