@@ -75,7 +75,8 @@ pub(crate) struct RunOptions {
     /// Only cases whose name contains this, or "idle"; may be repeated
     #[arg(long = "case", value_name = "FILTER")]
     filters: Vec<String>,
-    /// Rounds of each case [default: 5, with --quick 1]
+    /// Rounds of each case, times four where the inflight region is compared [default: 5, with
+    /// --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// Measured time of a round [default: 1, with --quick 0.2]

@@ -96,7 +96,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When it does not come up.
     pub(crate) fn prepare(&mut self, arm: Arm) -> Result<(), Failure> {
-        if self.servers.contains_key(&arm) {
+        if self.servers.contains_key(&arm.of_server()) {
             return Ok(());
         }
         let mut back_end_arguments = self.programs.back_end_arguments.clone();
@@ -112,7 +112,7 @@ impl<'a> Stage<'a> {
             cpu: self.pinning.back_end,
         };
         let server = Server::start(arm.subject, self.target.url(), self.directory, &options)?;
-        self.servers.insert(arm, server);
+        self.servers.insert(arm.of_server(), server);
         Ok(())
     }
 
@@ -121,7 +121,8 @@ impl<'a> Stage<'a> {
     /// # Panics
     /// When it was not prepared.
     pub(crate) fn server(&self, arm: Arm) -> &Server {
-        self.servers.get(&arm).expect("a server that was prepared")
+        let server = self.servers.get(&arm.of_server());
+        server.expect("a server that was prepared")
     }
 
     /// Connects a client to the server of an arm.
@@ -129,7 +130,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// As [`connect`].
     pub(crate) fn connect(&self, arm: Arm, load: &Load) -> Result<Client, Failure> {
-        connect(self.server(arm), load, InflightRegion::Taken)
+        connect(self.server(arm), load, arm.region)
     }
 }
 
