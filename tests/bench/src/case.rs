@@ -1,6 +1,6 @@
 //! What is measured: the cases, and who runs in each.
 
-use crate::client::{Load, Operation, Order};
+use crate::client::{InflightRegion, Load, Operation, Order};
 use crate::parts::server::Digests;
 use crate::parts::{Subject, TargetName};
 
@@ -9,6 +9,13 @@ pub(crate) const POLL_MAX_US: u32 = 50;
 const DEPTHS: [u16; 4] = [1, 8, 32, 128];
 const QUEUES: [u16; 2] = [1, 4];
 const DEPTH_OF_LARGE: u16 = 16;
+/// The depths at which the inflight region is looked at: elsewhere a request costs so much that its
+/// part is lost in it.
+const DEPTHS_OF_INFLIGHT: [u16; 2] = [32, 128];
+/// Rounds of such a case for each of another. What is asked about there is a few hundredths, and a
+/// pair of rounds may be off by as much: the median of twenty pairs is off by a quarter of that, of
+/// five by a half.
+const ROUNDS_OF_INFLIGHT: u32 = 4;
 const SMALL_BYTES: u32 = 4 << 10;
 const MEDIUM_BYTES: u32 = 64 << 10;
 const LARGE_BYTES: u32 = 1 << 20;
@@ -22,6 +29,8 @@ pub(crate) enum Variant {
     BusyPoll,
     /// Sessions with and without digests, side by side.
     Digests,
+    /// Our back-end alone, with and without the inflight region, in turn.
+    Inflight,
 }
 
 /// One case: a load, and in which variant.
@@ -42,6 +51,8 @@ pub(crate) struct Arm {
     pub(crate) digests: Digests,
     /// Whether it polls.
     pub(crate) busy_poll: bool,
+    /// Whether its client takes the inflight region.
+    pub(crate) region: InflightRegion,
 }
 
 impl Arm {
@@ -51,6 +62,7 @@ impl Arm {
             subject,
             digests: Digests::Off,
             busy_poll: false,
+            region: InflightRegion::Taken,
         }
     }
 
@@ -58,6 +70,15 @@ impl Arm {
         Self {
             digests,
             ..Self::plain(subject)
+        }
+    }
+
+    /// The arm that its server was started for. The region is between client and server: with and
+    /// without it, it is the same process.
+    pub(crate) fn of_server(self) -> Self {
+        Self {
+            region: InflightRegion::Taken,
+            ..self
         }
     }
 }
@@ -80,11 +101,20 @@ impl Case {
             Variant::Plain => "",
             Variant::BusyPoll => "-poll",
             Variant::Digests => "-digests",
+            Variant::Inflight => "-inflight",
         };
         format!("{operation}-{length}-d{depth}-q{queues}{variant}")
     }
 
-    /// Who takes turns; the peer has no data digest.
+    /// Rounds of this case when most have `rounds`.
+    pub(crate) fn rounds(&self, rounds: u32) -> u32 {
+        match self.variant {
+            Variant::Inflight => rounds * ROUNDS_OF_INFLIGHT,
+            _ => rounds,
+        }
+    }
+
+    /// Who takes turns; the peer has no data digest, and no inflight region.
     pub(crate) fn arms(&self) -> Vec<Arm> {
         let peer = Arm::plain(Subject::Peer);
         match self.variant {
@@ -103,10 +133,19 @@ impl Case {
                 peer,
                 Arm::with_digests(Subject::Peer, Digests::Header),
             ],
+            Variant::Inflight => {
+                let with = Arm::plain(Subject::Ours);
+                let without = Arm {
+                    region: InflightRegion::LeftOut,
+                    ..with
+                };
+                vec![with, without]
+            }
         }
     }
 
-    /// All cases for a target. tgt has no digests.
+    /// All cases for a target. tgt has no digests, and takes so much of a request that the inflight
+    /// region would not show.
     pub(crate) fn all(target: &TargetName) -> Vec<Self> {
         let mut cases = small();
         cases.extend(large());
@@ -122,6 +161,7 @@ impl Case {
                 variant: Variant::Digests,
                 ..case
             }));
+            cases.extend(inflight());
         }
         cases
     }
@@ -133,6 +173,7 @@ impl Case {
             "read-4k-d32-q1",
             "write-4k-d32-q4",
             "write-64k-d16-q1",
+            "read-4k-d32-q1-inflight",
         ];
         let mut cases = Self::all(target);
         cases.retain(|case| wanted.contains(&&*case.name()));
@@ -181,6 +222,18 @@ fn large() -> Vec<Case> {
     cases
 }
 
+/// 4 KiB, with and without the inflight region.
+fn inflight() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for operation in [Operation::Read, Operation::Write] {
+        cases.extend(DEPTHS_OF_INFLIGHT.map(|depth| Case {
+            variant: Variant::Inflight,
+            ..Case::plain(operation, SMALL_BYTES, depth, 1)
+        }));
+    }
+    cases
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,9 +250,33 @@ mod tests {
     }
 
     #[test]
-    fn the_few_are_among_all_and_digests_are_not_for_tgt() {
+    fn the_few_are_among_all_and_digests_and_the_region_are_not_for_tgt() {
         assert_eq!(Case::few(&TargetName::Tgt).len(), 4);
-        let digests = |case: &Case| case.variant == Variant::Digests;
-        assert!(!Case::all(&TargetName::Tgt).iter().any(digests));
+        assert_eq!(Case::few(&TargetName::Memory).len(), 5);
+        let special = |case: &Case| matches!(case.variant, Variant::Digests | Variant::Inflight);
+        assert!(!Case::all(&TargetName::Tgt).iter().any(special));
+    }
+
+    #[test]
+    fn the_region_is_compared_on_one_server_of_ours_in_more_rounds() {
+        let cases = Case::all(&TargetName::Memory);
+        let of_region = |case: &&Case| case.variant == Variant::Inflight;
+        let names: Vec<_> = cases.iter().filter(of_region).map(Case::name).collect();
+        assert_eq!(
+            names,
+            [
+                "read-4k-d32-q1-inflight",
+                "read-4k-d128-q1-inflight",
+                "write-4k-d32-q1-inflight",
+                "write-4k-d128-q1-inflight",
+            ]
+        );
+        let case = cases.iter().find(of_region).unwrap();
+        let [with, without] = case.arms()[..] else {
+            panic!("two take turns");
+        };
+        assert_eq!(with, Arm::plain(Subject::Ours));
+        assert!(with != without && with == without.of_server());
+        assert_eq!((case.rounds(5), cases[0].rounds(5)), (20, 5));
     }
 }

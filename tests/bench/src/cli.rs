@@ -75,7 +75,8 @@ pub(crate) struct RunOptions {
     /// Only cases whose name contains this, or "idle"; may be repeated
     #[arg(long = "case", value_name = "FILTER")]
     filters: Vec<String>,
-    /// Rounds of each case [default: 5, with --quick 1]
+    /// Rounds of each case, times four where the inflight region is compared [default: 5, with
+    /// --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// Measured time of a round [default: 1, with --quick 0.2]
@@ -164,6 +165,9 @@ pub(crate) struct OneOptions {
     /// Count system calls too, in a second run
     #[arg(long)]
     pub(crate) syscalls: bool,
+    /// Leave out the inflight region that QEMU takes wherever it is offered: what does it cost?
+    #[arg(long)]
+    pub(crate) no_inflight: bool,
     #[command(flatten)]
     pub(crate) parts: PartOptions,
     /// Further arguments of our back-end
@@ -181,7 +185,7 @@ pub(crate) struct ScaleOptions {
     #[arg(long, value_enum, default_value = "ours")]
     pub(crate) subject: Subject,
     /// How many disks at once, one after the other; ratios are to the first
-    // A disk takes eleven of the 1024 descriptors that a process usually may have.
+    // A disk takes twelve of the 1024 descriptors that a process usually may have.
     #[arg(long, value_name = "N,...", default_value = "1,4,16,64", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) disks: Vec<u16>,

@@ -1,6 +1,6 @@
 //! What the back-end must show, row by row, and whether it does.
 //!
-//! A ratio is ours to the peer's. Each row is judged by its worst case, on each target by itself.
+//! A ratio is ours to the peer's, unless the row names another. Each row is judged by its worst case, on each target by itself.
 
 use serde::Serialize;
 
@@ -27,6 +27,8 @@ enum Metric {
     Syscalls,
     /// Processor time that header digests add, to what they add for the peer.
     Digests,
+    /// Processor time per request with the inflight region, to that without.
+    Inflight,
     /// Share of a processor, in percent, that a silent guest costs.
     IdleCpu,
     /// Private memory of a silent disk, MiB.
@@ -89,7 +91,7 @@ const fn everywhere(
 }
 
 /// The rows. A change of one is a change of what the project promises.
-const DEMANDS: [Demand; 14] = [
+const DEMANDS: [Demand; 15] = [
     ratio(
         "CPU per request, 4 KiB, depth 32 and 128",
         Metric::Cpu,
@@ -163,7 +165,14 @@ const DEMANDS: [Demand; 14] = [
         (1.0, 0.3),
         |case| is_small(case) && case.depth == 32,
     ),
-    everywhere("p99, every case", Metric::P99, Side::AtMost, 1.0, |_| true),
+    everywhere(
+        "p99, every case",
+        Metric::P99,
+        Side::AtMost,
+        1.0,
+        // Those have no peer.
+        |case| !is_about_inflight(case),
+    ),
     everywhere(
         "cost of header digests",
         Metric::Digests,
@@ -171,6 +180,13 @@ const DEMANDS: [Demand; 14] = [
         0.5,
         // Where a request is large, what its few headers cost is lost in the noise.
         |case| has_digests(case) && case.request_bytes == 4 * KIB,
+    ),
+    everywhere(
+        "CPU per request, inflight region, to without",
+        Metric::Inflight,
+        Side::AtMost,
+        1.03,
+        is_about_inflight,
     ),
     everywhere(
         "CPU of a silent guest, percent",
@@ -198,7 +214,11 @@ fn is_small(case: &CaseReport) -> bool {
 }
 
 fn is_plain(case: &CaseReport) -> bool {
-    !case.busy_poll && !has_digests(case)
+    !case.busy_poll && !has_digests(case) && !is_about_inflight(case)
+}
+
+fn is_about_inflight(case: &CaseReport) -> bool {
+    case.name.ends_with("-inflight")
 }
 
 fn has_digests(case: &CaseReport) -> bool {
@@ -314,6 +334,7 @@ impl Metric {
                         .max(LEAST_COST_US),
                 )
             }
+            Self::Inflight => Some(case.inflight_cost()?.ratio),
             Self::IdleCpu | Self::IdleMemory => None,
         }
     }
@@ -360,6 +381,9 @@ fn note(metric: Metric, case: &CaseReport) -> Option<String> {
     if let Some(reason) = &case.failed {
         return Some(reason.clone());
     }
+    if metric == Metric::Inflight {
+        return Some(case.inflight_cost()?.to_string());
+    }
     let absolute = metric.absolute()?;
     let ours = (absolute.of)(case, Subject::Ours)?;
     let peer = (absolute.of)(case, Subject::Peer)?;
@@ -391,7 +415,7 @@ struct Absolute {
 }
 
 impl Metric {
-    /// What a ratio is made of; `None` for what is no ratio and says all by itself.
+    /// What a ratio to the peer is made of; `None` for what is none.
     fn absolute(self) -> Option<Absolute> {
         let microseconds = Absolute {
             unit: "us",
@@ -431,7 +455,7 @@ impl Metric {
                 of_floor: |_| None,
                 ..microseconds
             },
-            Self::IdleCpu | Self::IdleMemory => return None,
+            Self::Inflight | Self::IdleCpu | Self::IdleMemory => return None,
         })
     }
 }
@@ -520,6 +544,38 @@ mod tests {
         other.name = "iscsi://192.0.2.1/iqn.2001-04.com.example:disk/1".to_owned();
         let titles: Vec<_> = judge(&other).iter().map(|verdict| verdict.demand).collect();
         assert_eq!(titles, ["p99, every case"]);
+    }
+
+    const REGION: &str = "CPU per request, inflight region, to without";
+
+    #[test]
+    fn the_region_may_cost_three_hundredths_and_its_cases_are_judged_by_no_other_row() {
+        let named = |name: &str| format!("{name}-inflight");
+        let case = |name, rounds: &[_]| CaseReport::inflight_example(&named(name), rounds);
+        let enough = case("a", &[(103.0, 100.0), (9.0, 1.0), (1.0, 1.0)]);
+        let good = target(vec![enough, case("b", &[(1.0, 1.0)])]);
+        let verdict_of_good = verdict(&good, REGION).unwrap();
+        assert!(verdict_of_good.met && verdict_of_good.worst_case == "a-inflight");
+        assert_eq!(judge(&good).len(), 1, "no row that needs the peer");
+        let bad = target(vec![case("a", &[(1.0, 1.0)]), case("b", &[(1.04, 1.0)])]);
+        let verdict_of_bad = verdict(&bad, REGION).unwrap();
+        assert!(!verdict_of_bad.met && verdict_of_bad.worst_case == "b-inflight");
+        let note = "with the region 1.040, without 1.000 us, ratio 1.040; \
+                    half of 1 rounds between 1.040 and 1.040";
+        assert_eq!(verdict_of_bad.note.unwrap(), note);
+    }
+
+    #[test]
+    fn a_back_end_without_the_region_misses_what_is_asked_of_it() {
+        let mut without = CaseReport::inflight_example("a-inflight", &[]);
+        without.arms.clear();
+        without.failed = Some("this back-end has no inflight region".to_owned());
+        let verdict = verdict(&target(vec![without]), REGION).unwrap();
+        assert!(!verdict.met && verdict.measured.is_none());
+        assert_eq!(
+            verdict.note.unwrap(),
+            "this back-end has no inflight region"
+        );
     }
 
     #[test]

@@ -26,14 +26,15 @@ struct Waiting {
 
 /// Measures the floors of a case on this thread's processor: one that wakes for each answer, and
 /// where several are on their way one that lets them come together. A case that has no floor
-/// (mixed, digests) has none; why one could not be measured is the error.
+/// (mixed, digests), or the same as a plain one (inflight), has none; why one could not be measured is
+/// the error.
 pub(crate) fn measure(
     url: &TargetUrl,
     case: &Case,
     window: Window,
 ) -> Result<Vec<FloorReport>, String> {
     let command = match (case.load.operation, case.variant) {
-        (_, Variant::Digests) | (Operation::Mixed, _) => return Ok(Vec::new()),
+        (_, Variant::Digests | Variant::Inflight) | (Operation::Mixed, _) => return Ok(Vec::new()),
         (Operation::Read, _) => Command::Read,
         (Operation::Write, _) => Command::Write,
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::OneOptions;
-use crate::client::{Load, Window};
+use crate::client::{InflightRegion, Load, Window};
 use crate::failure::Failure;
 use crate::measure::syscalls::Counter;
 use crate::parts::server::Digests;
@@ -50,7 +50,12 @@ pub(crate) fn run(options: &OneOptions) -> Result<(), Failure> {
         &server_options,
     )?;
     pin::pin_this_thread(pinning.client)?;
-    let mut client = stage::connect(&server, &load)?;
+    let region = if options.no_inflight {
+        InflightRegion::LeftOut
+    } else {
+        InflightRegion::Taken
+    };
+    let mut client = stage::connect(&server, &load, region)?;
     let round = round::measure(&mut client, &load, (&server, &target), window)?;
     let syscalls = if options.syscalls {
         let counter = Counter::find()?;

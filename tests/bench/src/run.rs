@@ -148,11 +148,17 @@ impl<'a> Run<'a> {
 
     fn measure_case(&self, stage: &mut Stage<'_>, case: &Case) -> Result<CaseReport, Failure> {
         let mut report = empty_report(case);
-        if case.variant == Variant::BusyPoll && !self.programs.can_poll() {
-            report.failed = Some("this back-end has no busy-poll".to_owned());
+        if let Some(reason) = self.obstacle(stage, case)? {
+            report.failed = Some(reason.to_owned());
             return Ok(report);
         }
-        report.arms = self.measure_arms(stage, case)?;
+        for arm in case.arms() {
+            stage.prepare(arm)?;
+        }
+        report.arms = match case.variant {
+            Variant::Inflight => self.measure_in_one_server(stage, case)?,
+            _ => self.measure_arms(stage, case)?,
+        };
         let url = TargetUrl::parse(stage.target().url())
             .map_err(|error| Failure::usage(error.to_string()))?;
         report.floors = floors::measure(&url, case, self.window).unwrap_or_else(|reason| {
@@ -163,19 +169,37 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
+    /// Why a case cannot be measured, if it cannot.
+    fn obstacle(
+        &self,
+        stage: &mut Stage<'_>,
+        case: &Case,
+    ) -> Result<Option<&'static str>, Failure> {
+        Ok(match case.variant {
+            Variant::BusyPoll if !self.programs.can_poll() => {
+                Some("this back-end has no busy-poll")
+            }
+            Variant::Inflight => {
+                let ours = Arm::plain(Subject::Ours);
+                stage.prepare(ours)?;
+                let client = stage.connect(ours, &case.load)?;
+                let missing = !client.has_inflight_region();
+                missing.then_some("this back-end has no inflight region")
+            }
+            _ => None,
+        })
+    }
+
     /// Runs all arms of a case in turn, as many times as there are rounds.
-    fn measure_arms(&self, stage: &mut Stage<'_>, case: &Case) -> Result<Vec<ArmReport>, Failure> {
+    fn measure_arms(&self, stage: &Stage<'_>, case: &Case) -> Result<Vec<ArmReport>, Failure> {
         let arms = case.arms();
-        for arm in &arms {
-            stage.prepare(*arm)?;
-        }
         let connect = |arm: &Arm| Ok((*arm, stage.connect(*arm, &case.load)?));
         let mut clients: Vec<(Arm, Client)> = arms.iter().map(connect).collect::<Result<_, _>>()?;
         let mut reports: Vec<_> = clients
             .iter()
             .map(|(arm, client)| empty_arm(*arm, client))
             .collect();
-        for _ in 0..self.rounds {
+        for _ in 0..case.rounds(self.rounds) {
             for ((arm, client), report) in clients.iter_mut().zip(&mut reports) {
                 report
                     .rounds
@@ -186,6 +210,35 @@ impl<'a> Run<'a> {
             for ((arm, client), report) in clients.iter_mut().zip(&mut reports) {
                 let server = stage.server(*arm);
                 let calls = round::count_syscalls(client, server, self.window, counter)?;
+                report.syscalls = Some(calls);
+            }
+        }
+        Ok(reports)
+    }
+
+    /// The same for arms that share a server, which serves one client at a time: each connects anew for
+    /// each round. What a connection is given by chance, such as the pages of its memory, is so a
+    /// matter of one round, not of all rounds of an arm: the median takes it out.
+    fn measure_in_one_server(
+        &self,
+        stage: &Stage<'_>,
+        case: &Case,
+    ) -> Result<Vec<ArmReport>, Failure> {
+        let arms = case.arms();
+        let report = |arm: &Arm| Ok(empty_arm(*arm, &stage.connect(*arm, &case.load)?));
+        let mut reports = arms.iter().map(report).collect::<Result<Vec<_>, _>>()?;
+        for _ in 0..case.rounds(self.rounds) {
+            for (arm, report) in arms.iter().zip(&mut reports) {
+                let mut client = stage.connect(*arm, &case.load)?;
+                let round = self.quiet_round(stage, case, *arm, &mut client)?;
+                report.rounds.push(round);
+            }
+        }
+        if let Some(counter) = self.counter {
+            for (arm, report) in arms.iter().zip(&mut reports) {
+                let mut client = stage.connect(*arm, &case.load)?;
+                let server = stage.server(*arm);
+                let calls = round::count_syscalls(&mut client, server, self.window, counter)?;
                 report.syscalls = Some(calls);
             }
         }
@@ -211,6 +264,11 @@ impl<'a> Run<'a> {
     }
 
     fn tell(&self, target: &TargetName, case: &CaseReport) {
+        if let Some(cost) = case.inflight_cost() {
+            self.progress
+                .say(format_args!("{target} {}: {cost}", case.name));
+            return;
+        }
         let Some(ratio) = case.ratio(|round| round.server_cpu_us) else {
             let reason = case.failed.as_deref().unwrap_or("not measured");
             self.progress
@@ -260,6 +318,7 @@ fn empty_arm(arm: Arm, client: &Client) -> ArmReport {
         subject: arm.subject,
         digests: arm.digests,
         features: client.features(),
+        inflight_region: client.has_inflight_region(),
         rounds: Vec::new(),
         syscalls: None,
     }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::case::{Arm, POLL_MAX_US};
-use crate::client::{Client, Error, Load};
+use crate::client::{Client, Error, InflightRegion, Load};
 use crate::failure::Failure;
 use crate::parts::{Pinning, Server, ServerOptions, Subject, Target, TargetName};
 
@@ -96,7 +96,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When it does not come up.
     pub(crate) fn prepare(&mut self, arm: Arm) -> Result<(), Failure> {
-        if self.servers.contains_key(&arm) {
+        if self.servers.contains_key(&arm.of_server()) {
             return Ok(());
         }
         let mut back_end_arguments = self.programs.back_end_arguments.clone();
@@ -112,7 +112,7 @@ impl<'a> Stage<'a> {
             cpu: self.pinning.back_end,
         };
         let server = Server::start(arm.subject, self.target.url(), self.directory, &options)?;
-        self.servers.insert(arm, server);
+        self.servers.insert(arm.of_server(), server);
         Ok(())
     }
 
@@ -121,7 +121,8 @@ impl<'a> Stage<'a> {
     /// # Panics
     /// When it was not prepared.
     pub(crate) fn server(&self, arm: Arm) -> &Server {
-        self.servers.get(&arm).expect("a server that was prepared")
+        let server = self.servers.get(&arm.of_server());
+        server.expect("a server that was prepared")
     }
 
     /// Connects a client to the server of an arm.
@@ -129,7 +130,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// As [`connect`].
     pub(crate) fn connect(&self, arm: Arm, load: &Load) -> Result<Client, Failure> {
-        connect(self.server(arm), load)
+        connect(self.server(arm), load, arm.region)
     }
 }
 
@@ -138,10 +139,14 @@ impl<'a> Stage<'a> {
 ///
 /// # Errors
 /// When it refuses.
-pub(crate) fn connect(server: &Server, load: &Load) -> Result<Client, Failure> {
+pub(crate) fn connect(
+    server: &Server,
+    load: &Load,
+    region: InflightRegion,
+) -> Result<Client, Failure> {
     let begin = Instant::now();
     loop {
-        match Client::connect(server.socket(), load) {
+        match Client::connect(server.socket(), load, region) {
             Ok(client) => return Ok(client),
             Err(Error::Message { .. } | Error::Connect { .. })
                 if begin.elapsed() < TURNOVER_LIMIT =>

@@ -5,11 +5,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserInflight;
-
-use super::error::Result;
-use super::link::Link;
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
 
 /// A region, its file, and what is said about it.
 pub struct Inflight {
@@ -26,10 +23,13 @@ pub struct Inflight {
 }
 
 impl Inflight {
-    pub(super) fn get(link: &mut Link, num_queues: u16, queue_size: u16) -> Result<Self> {
+    /// Has the back-end make a region (GET_INFLIGHT_FD).
+    ///
+    /// # Errors
+    /// When it refuses, or closes the connection.
+    pub fn get(link: &mut Frontend, num_queues: u16, queue_size: u16) -> vhost::Result<Self> {
         let wanted = VhostUserInflight::new(0, 0, num_queues, queue_size);
-        let answer = |link: &mut _| VhostUserFrontend::get_inflight_fd(link, &wanted);
-        let (region, file) = link.ask("GET_INFLIGHT_FD", answer)?;
+        let (region, file) = VhostUserFrontend::get_inflight_fd(link, &wanted)?;
         Ok(Self {
             file,
             mmap_size: region.mmap_size,
@@ -39,15 +39,18 @@ impl Inflight {
         })
     }
 
-    pub(super) fn set(&self, link: &mut Link) -> Result<()> {
+    /// Hands it to a back-end, the same or another (SET_INFLIGHT_FD).
+    ///
+    /// # Errors
+    /// When that refuses it, or closes the connection.
+    pub fn set(&self, link: &mut Frontend) -> vhost::Result<()> {
         let region = VhostUserInflight::new(
             self.mmap_size,
             self.mmap_offset,
             self.num_queues,
             self.queue_size,
         );
-        let fd = self.file.as_raw_fd();
-        link.ask("SET_INFLIGHT_FD", |link| link.set_inflight_fd(&region, fd))
+        link.set_inflight_fd(&region, self.file.as_raw_fd())
     }
 
     /// Where the part of a queue starts in the file.

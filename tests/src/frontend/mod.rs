@@ -190,10 +190,11 @@ impl Frontend {
         if self.inflight.is_none() {
             let queues = u16::try_from(self.queues.len()).expect("at most 64 queues");
             let size = self.queues[0].ring_ref().size();
-            self.inflight = Some(Inflight::get(&mut self.link, queues, size)?);
+            let get = |link: &mut _| Inflight::get(link, queues, size);
+            self.inflight = Some(self.link.ask("GET_INFLIGHT_FD", get)?);
         }
         match &self.inflight {
-            Some(inflight) => inflight.set(&mut self.link),
+            Some(inflight) => self.link.ask("SET_INFLIGHT_FD", |link| inflight.set(link)),
             None => Ok(()),
         }
     }

@@ -12,10 +12,13 @@ use vhost::vhost_user::message::{
     VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures,
 };
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost_user_iscsi_tests::frontend::inflight::Inflight;
 
 use super::error::Error;
 use super::queue::Queue;
-use super::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_VERSION_1, Memory};
+use super::{
+    F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_VERSION_1, InflightRegion, Memory,
+};
 
 /// How long the back-end may take for all messages: it may have to log in to the target.
 const REPLY_LIMIT: Duration = Duration::from_secs(20);
@@ -34,8 +37,22 @@ pub(super) struct Link {
     frontend: Frontend,
     socket: UnixStream,
     pub(super) features: u64,
+    protocol_features: VhostUserProtocolFeatures,
+    /// Kept for the next back-end, as QEMU does; the one that is connected has it mapped.
+    inflight: Option<Inflight>,
     /// Capacity of the disk in sectors of 512 bytes.
     pub(super) capacity_sectors: u64,
+}
+
+/// What the client uses of what a back-end offers.
+fn wanted_protocol_features(region: InflightRegion) -> VhostUserProtocolFeatures {
+    let always = VhostUserProtocolFeatures::MQ
+        | VhostUserProtocolFeatures::CONFIG
+        | VhostUserProtocolFeatures::REPLY_ACK;
+    match region {
+        InflightRegion::Taken => always | VhostUserProtocolFeatures::INFLIGHT_SHMFD,
+        InflightRegion::LeftOut => always,
+    }
 }
 
 /// Runs one exchange and names it when it fails.
@@ -45,7 +62,7 @@ fn ask<T>(message: &'static str, answer: vhost::Result<T>) -> Asked<T> {
 
 impl Link {
     /// Connects and negotiates, for as many queues.
-    pub(super) fn connect(path: &Path, queues: u16) -> Asked<Self> {
+    pub(super) fn connect(path: &Path, queues: u16, region: InflightRegion) -> Asked<Self> {
         let socket = UnixStream::connect(path).map_err(|source| Error::Connect {
             path: path.display().to_string(),
             source,
@@ -57,15 +74,23 @@ impl Link {
             frontend: Frontend::from_stream(socket, u64::from(queues)),
             socket: ours,
             features: 0,
+            protocol_features: wanted_protocol_features(region),
+            inflight: None,
             capacity_sectors: 0,
         };
         link.with_limit(|link| link.negotiate(queues))?;
         Ok(link)
     }
 
-    /// Shares the memory and starts the rings.
+    /// Whether the back-end writes down what is in flight.
+    pub(super) fn has_inflight_region(&self) -> bool {
+        self.inflight.is_some()
+    }
+
+    /// Hands over the inflight region, shares the memory and starts the rings: QEMU's order.
     pub(super) fn start(&mut self, memory: &Memory, queues: &[Queue]) -> Asked<()> {
         self.with_limit(|link| {
+            link.share_inflight(queues)?;
             ask(
                 "SET_MEM_TABLE",
                 link.frontend.set_mem_table(&memory.table()),
@@ -81,15 +106,15 @@ impl Link {
         let link = &mut self.frontend;
         let offered = ask("GET_FEATURES", link.get_features())?;
         self.features = offered & WANTED;
-        let protocol = ask("GET_PROTOCOL_FEATURES", link.get_protocol_features())?
-            & (VhostUserProtocolFeatures::MQ
-                | VhostUserProtocolFeatures::CONFIG
-                | VhostUserProtocolFeatures::REPLY_ACK);
+        self.protocol_features &= ask("GET_PROTOCOL_FEATURES", link.get_protocol_features())?;
         ask(
             "SET_PROTOCOL_FEATURES",
-            link.set_protocol_features(protocol),
+            link.set_protocol_features(self.protocol_features),
         )?;
-        if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+        if self
+            .protocol_features
+            .contains(VhostUserProtocolFeatures::REPLY_ACK)
+        {
             link.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         }
         let offered = ask("GET_QUEUE_NUM", link.get_queue_num())?;
@@ -114,6 +139,19 @@ impl Link {
             .expect("GET_CONFIG returns the size asked for");
         self.capacity_sectors = u64::from_le_bytes(bytes);
         Ok(())
+    }
+
+    /// All rings are of one size.
+    fn share_inflight(&mut self, queues: &[Queue]) -> Asked<()> {
+        let offered = VhostUserProtocolFeatures::INFLIGHT_SHMFD;
+        let (Some(first), true) = (queues.first(), self.protocol_features.contains(offered)) else {
+            return Ok(());
+        };
+        let num_queues = u16::try_from(queues.len()).expect("queues of a load");
+        let link = &mut self.frontend;
+        let region = Inflight::get(link, num_queues, first.ring.size());
+        let region = self.inflight.insert(ask("GET_INFLIGHT_FD", region)?);
+        ask("SET_INFLIGHT_FD", region.set(link))
     }
 
     fn start_queue(&mut self, memory: &Memory, index: usize, queue: &Queue) -> Asked<()> {

@@ -55,6 +55,16 @@ pub(crate) struct Load {
     pub(crate) queues: u16,
 }
 
+/// What the client does with an inflight region (INFLIGHT_SHMFD): shared memory in which a back-end
+/// writes down, for each request, that it has begun, so that the next back-end can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum InflightRegion {
+    /// Takes it where it is offered, as QEMU always does.
+    Taken,
+    /// Leaves it out, to show what it costs.
+    LeftOut,
+}
+
 /// How long a load runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
@@ -89,10 +99,9 @@ pub(crate) struct Outcome {
 
 /// A connected client with running queues; dropped, it disconnects.
 pub(crate) struct Client {
-    _link: Link,
+    link: Link,
     memory: Memory,
     queues: Vec<Queue>,
-    features: u64,
 }
 
 impl Client {
@@ -101,8 +110,8 @@ impl Client {
     /// # Errors
     /// When nobody listens, the back-end refuses something or has fewer queues, or the disk is
     /// smaller than a request.
-    pub(crate) fn connect(path: &Path, load: &Load) -> Result<Self, Error> {
-        let mut link = Link::connect(path, load.queues)?;
+    pub(crate) fn connect(path: &Path, load: &Load, region: InflightRegion) -> Result<Self, Error> {
+        let mut link = Link::connect(path, load.queues, region)?;
         let capacity_bytes = link.capacity_sectors * u64::from(SECTOR_BYTES);
         if capacity_bytes < u64::from(load.request_bytes) {
             return Err(Error::SmallDisk(capacity_bytes));
@@ -113,8 +122,7 @@ impl Client {
         let queues = queues.collect::<Result<Vec<_>, _>>()?;
         link.start(&memory, &queues)?;
         Ok(Self {
-            features: link.features,
-            _link: link,
+            link,
             memory,
             queues,
         })
@@ -122,7 +130,12 @@ impl Client {
 
     /// The virtio features in use.
     pub(crate) fn features(&self) -> u64 {
-        self.features
+        self.link.features
+    }
+
+    /// Whether the back-end writes down what is in flight: the region was offered, and taken.
+    pub(crate) fn has_inflight_region(&self) -> bool {
+        self.link.has_inflight_region()
     }
 
     /// Runs the load once, as [`drive::run`] does with several clients.

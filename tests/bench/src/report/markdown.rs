@@ -21,6 +21,7 @@ pub(crate) fn render(report: &Report) -> String {
     );
     for target in &report.targets {
         text += &target_table(target);
+        text += &inflight_table(target);
     }
     text + &verdict_table(report)
 }
@@ -58,6 +59,31 @@ fn case_row(case: &CaseReport) -> Option<String> {
         pair(|round| round.p99_us, 0)?,
         pair(|round| round.server_cpu_us, 2)?,
     ))
+}
+
+/// What the inflight region costs; nothing when nobody looked.
+fn inflight_table(target: &TargetReport) -> String {
+    let mut rows = String::new();
+    for case in &target.cases {
+        let Some(cost) = case.inflight_cost() else {
+            continue;
+        };
+        let (low, high) = cost.middle_half;
+        let _ = writeln!(
+            rows,
+            "| {} | {:.3} | {:.3} | {:.3} | {low:.3} to {high:.3} | {} |",
+            case.name, cost.with_us, cost.without_us, cost.ratio, cost.rounds
+        );
+    }
+    if rows.is_empty() {
+        return rows;
+    }
+    format!(
+        "\n| {}: inflight region | CPU µs with | without | ratio | half of all rounds | rounds |\n\
+         | --- |{} --- | --: |\n{rows}",
+        target.name,
+        " --: |".repeat(3)
+    )
 }
 
 fn verdict_table(report: &Report) -> String {
@@ -101,5 +127,24 @@ mod tests {
             .map(|line| line.matches('|').count())
             .collect();
         assert_eq!(columns, [12, 12, 12], "{table}");
+    }
+
+    #[test]
+    fn what_the_region_costs_has_a_table_of_its_own() {
+        let name = "read-4k-d32-q1-inflight";
+        let mut target = TargetReport {
+            name: "memory".to_owned(),
+            cases: vec![CaseReport::inflight_example(name, &[(1.02, 1.0)])],
+            idle: Vec::new(),
+        };
+        assert!(!target_table(&target).contains(name), "there is no peer");
+        let table = inflight_table(&target);
+        let row = "| read-4k-d32-q1-inflight | 1.020 | 1.000 | 1.020 | 1.020 to 1.020 | 1 |\n";
+        assert!(table.ends_with(row), "{table}");
+        let lines = table.lines().skip(1);
+        let columns: Vec<_> = lines.map(|line| line.matches('|').count()).collect();
+        assert_eq!(columns, [7, 7, 7], "{table}");
+        target.cases = vec![CaseReport::example("read-4k-d32-q1")];
+        assert_eq!(inflight_table(&target), "");
     }
 }

@@ -6,6 +6,8 @@ pub(crate) mod markdown;
 pub(crate) mod plot;
 pub(crate) mod text;
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::demands::Verdict;
@@ -14,7 +16,7 @@ use crate::measure::syscalls::Counter;
 use crate::parts::server::Digests;
 use crate::parts::{Pinning, Subject};
 use crate::round::Round;
-use crate::statistics::{median, median_of_pairs};
+use crate::statistics::{median, median_of_pairs, middle_half, of_pairs};
 
 /// A whole run.
 #[derive(Debug, Serialize)]
@@ -33,7 +35,7 @@ pub(crate) struct Report {
     pub(crate) peer_version: String,
     /// The peer's command line, before names are filled in.
     pub(crate) peer: String,
-    /// Rounds of each case.
+    /// Rounds of each case; those about the inflight region have more.
     pub(crate) rounds: u32,
     /// Length of a round, seconds.
     pub(crate) seconds: f64,
@@ -90,6 +92,8 @@ pub(crate) struct ArmReport {
     pub(crate) digests: Digests,
     /// Virtio features in use.
     pub(crate) features: u64,
+    /// Whether what is in flight was written down in a region (INFLIGHT_SHMFD).
+    pub(crate) inflight_region: bool,
     /// Every round.
     pub(crate) rounds: Vec<Round>,
     /// System calls of the server per request, counted in a run of their own.
@@ -166,11 +170,57 @@ impl CaseReport {
         median_of_pairs(&with, &without, |with, without| with - without)
     }
 
+    /// What the inflight region costs, where our back-end was measured with and without it.
+    pub(crate) fn inflight_cost(&self) -> Option<InflightCost> {
+        let cpu_us = |region: bool| {
+            let ours = |arm: &&ArmReport| arm.subject == Subject::Ours;
+            let mut arms = self.arms.iter().filter(ours);
+            let arm = arms.find(|arm| arm.inflight_region == region)?;
+            Some(arm.values(|round| round.server_cpu_us))
+        };
+        let (with, without) = (cpu_us(true)?, cpu_us(false)?);
+        let ratios = of_pairs(&with, &without, |with, without| with / without);
+        Some(InflightCost {
+            with_us: median(&with)?,
+            without_us: median(&without)?,
+            ratio: median(&ratios)?,
+            middle_half: middle_half(&ratios)?,
+            rounds: ratios.len(),
+        })
+    }
+
     /// The floor that costs least.
     pub(crate) fn cheapest_floor(&self) -> Option<&FloorReport> {
         self.floors
             .iter()
             .min_by(|a, b| a.cpu_us.total_cmp(&b.cpu_us))
+    }
+}
+
+/// What the inflight region adds to a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct InflightCost {
+    /// Processor time per request with the region, microseconds: the median over the rounds.
+    pub(crate) with_us: f64,
+    /// The same without.
+    pub(crate) without_us: f64,
+    /// The one to the other: the median of the ratios of the rounds.
+    pub(crate) ratio: f64,
+    /// Between these lies the middle half of the ratios of the rounds.
+    pub(crate) middle_half: (f64, f64),
+    /// How many there are.
+    pub(crate) rounds: usize,
+}
+
+impl fmt::Display for InflightCost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (low, high) = self.middle_half;
+        write!(
+            formatter,
+            "with the region {:.3}, without {:.3} us, ratio {:.3}; \
+             half of {} rounds between {low:.3} and {high:.3}",
+            self.with_us, self.without_us, self.ratio, self.rounds,
+        )
     }
 }
 
@@ -219,6 +269,7 @@ mod examples {
                 subject,
                 digests: Digests::Off,
                 features: 0,
+                inflight_region: subject == Subject::Ours,
                 rounds: vec![Round::example()],
                 syscalls: None,
             }
@@ -226,6 +277,25 @@ mod examples {
     }
 
     impl CaseReport {
+        /// Our back-end with and without the inflight region; each pair is one round.
+        pub(crate) fn inflight_example(name: &str, cpu_us: &[(f64, f64)]) -> Self {
+            let round = |server_cpu_us| Round {
+                server_cpu_us,
+                ..Round::example()
+            };
+            let arm = |inflight_region, rounds| ArmReport {
+                inflight_region,
+                rounds,
+                ..ArmReport::example(Subject::Ours)
+            };
+            let with = cpu_us.iter().map(|(with, _)| round(*with));
+            let without = cpu_us.iter().map(|(_, without)| round(*without));
+            Self {
+                arms: vec![arm(true, with.collect()), arm(false, without.collect())],
+                ..Self::example(name)
+            }
+        }
+
         pub(crate) fn example(name: &str) -> Self {
             Self {
                 name: name.to_owned(),
@@ -242,5 +312,39 @@ mod examples {
                 failed: None,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_region_is_compared_round_by_round() {
+        // A slow round of both is three times as slow; one pair of five stands out by itself.
+        let rounds = [
+            (1.02, 1.0),
+            (3.06, 3.0),
+            (1.02, 1.0),
+            (1.5, 1.0),
+            (1.0, 1.0),
+        ];
+        let case = CaseReport::inflight_example("read-4k-d32-q1-inflight", &rounds);
+        let cost = case.inflight_cost().unwrap();
+        assert!((cost.ratio - 1.02).abs() < 1e-9, "{cost}");
+        let (low, high) = cost.middle_half;
+        assert!(
+            (low - 1.02).abs() < 1e-9 && (high - 1.02).abs() < 1e-9,
+            "{cost}"
+        );
+        assert_eq!((cost.with_us, cost.without_us, cost.rounds), (1.02, 1.0, 5));
+        assert_eq!(case.ratio(|round| round.server_cpu_us), None, "no peer");
+    }
+
+    #[test]
+    fn where_everybody_does_as_qemu_does_nothing_is_said_of_the_region() {
+        let case = CaseReport::example("read-4k-d32-q1");
+        assert!(!case.arms[1].inflight_region, "the peer has none");
+        assert_eq!(case.inflight_cost(), None);
     }
 }

@@ -131,7 +131,9 @@ fn panels_of(target: &TargetReport) -> Vec<Panel> {
             .cases
             .iter()
             .filter(|case| {
-                let plain = !case.busy_poll && !case.name.ends_with("-digests");
+                let special = ["-digests", "-inflight"];
+                let special = special.iter().any(|ending| case.name.ends_with(ending));
+                let plain = !case.busy_poll && !special;
                 plain
                     && case.operation == operation
                     && case.request_bytes == SMALL_BYTES

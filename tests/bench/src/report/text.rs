@@ -36,6 +36,7 @@ fn header(report: &Report) -> String {
          processors: target {}, back-end and peer {}, client {}\n\
          ours: {} {}\npeer: {}\n\
          medians of {} rounds of {} s each, in turn; ratios are medians of the rounds' ratios\n\
+         -reg: without the inflight region, which our back-end has everywhere else\n\
          system calls counted by {counter}, in a run of its own\n",
         report.date,
         machine.cpus,
@@ -55,7 +56,7 @@ fn header(report: &Report) -> String {
 
 fn target_text(target: &TargetReport) -> String {
     let mut text = format!(
-        "{:<24} {:<9} {:>8} {:>7} {:>9} {:>9} {:>9} {:>8} {:>8}\n",
+        "{:<25} {:<9} {:>8} {:>7} {:>9} {:>9} {:>9} {:>8} {:>8}\n",
         target.name, "", "IOPS", "MB/s", "p50 us", "p99 us", "p99.9 us", "CPU us", "calls"
     );
     for case in &target.cases {
@@ -67,15 +68,18 @@ fn target_text(target: &TargetReport) -> String {
     text
 }
 
-/// A line for everybody who ran, one for the ratios of the first two, one for each floor.
+/// A line for everybody who ran, one for the ratios of ours to the peer or of the inflight region to
+/// none, one for each floor.
 fn case_text(case: &CaseReport) -> String {
     let mut text = String::new();
     if let Some(reason) = &case.failed {
-        let _ = writeln!(text, "{:<24} {reason}", case.name);
+        let _ = writeln!(text, "{:<25} {reason}", case.name);
     }
+    let compares_regions = case.inflight_cost().is_some();
     let mut name = &*case.name;
     for arm in &case.arms {
         let who = match arm.digests {
+            Digests::Off if compares_regions && !arm.inflight_region => "ours -reg".to_owned(),
             Digests::Off => arm.subject.to_string(),
             Digests::Header => format!("{} +hdr", arm.subject),
             Digests::Both => format!("{} +both", arm.subject),
@@ -83,7 +87,7 @@ fn case_text(case: &CaseReport) -> String {
         let median = |value: fn(&Round) -> f64| super::median(&arm.values(value)).unwrap_or(0.0);
         let _ = writeln!(
             text,
-            "{name:<24} {who:<9} {:>8.0} {:>7.0} {:>9.1} {:>9.1} {:>9.1} {:>8.2} {:>8}",
+            "{name:<25} {who:<9} {:>8.0} {:>7.0} {:>9.1} {:>9.1} {:>9.1} {:>8.2} {:>8}",
             median(|round| round.iops),
             median(|round| round.megabytes_per_second),
             median(|round| round.p50_us),
@@ -96,6 +100,9 @@ fn case_text(case: &CaseReport) -> String {
         name = "";
     }
     text += &ratios(case).unwrap_or_default();
+    if let Some(cost) = case.inflight_cost() {
+        let _ = writeln!(text, "{:<25} CPU {cost}", "");
+    }
     for floor in &case.floors {
         text += &floor_text(case, floor);
     }
@@ -105,7 +112,7 @@ fn case_text(case: &CaseReport) -> String {
 fn ratios(case: &CaseReport) -> Option<String> {
     let syscalls = || Some(case.syscalls(Subject::Ours)? / case.syscalls(Subject::Peer)?);
     Some(format!(
-        "{:<24} {:<9} {:>8.2} {:>7} {:>9.2} {:>9.2} {:>9.2} {:>8.2} {:>8}\n",
+        "{:<25} {:<9} {:>8.2} {:>7} {:>9.2} {:>9.2} {:>9.2} {:>8.2} {:>8}\n",
         "",
         "  ratio",
         case.ratio(|round| round.iops)?,
@@ -130,7 +137,7 @@ fn floor_text(case: &CaseReport, floor: &FloorReport) -> String {
         _ => "bare",
     };
     format!(
-        "{:<24} {who:<9} {:>8.0} {:>7.0} {:>9.1} {:>9.1} {:>9} {:>8.2} {:>8.3}\n",
+        "{:<25} {who:<9} {:>8.0} {:>7.0} {:>9.1} {:>9.1} {:>9} {:>8.2} {:>8.3}\n",
         "",
         floor.iops,
         floor.iops * f64::from(case.request_bytes) / 1e6,
@@ -144,7 +151,7 @@ fn floor_text(case: &CaseReport, floor: &FloorReport) -> String {
 
 fn idle_text(idle: &IdleReport) -> String {
     format!(
-        "{:<24} {:<9} {:.3} % of a processor and {:.1} MiB with {} silent queues, over {:.0} s\n",
+        "{:<25} {:<9} {:.3} % of a processor and {:.1} MiB with {} silent queues, over {:.0} s\n",
         "idle",
         idle.subject.to_string(),
         idle.cpu_share * 100.0,
@@ -157,7 +164,7 @@ fn idle_text(idle: &IdleReport) -> String {
 /// Every demand, with what was measured.
 fn verdicts(verdicts: &[Verdict]) -> String {
     let mut text = format!(
-        "{:<8} {:<44} {:<14} {:>8}  {:<22}\n",
+        "{:<8} {:<44} {:<14} {:>8}  {:<25}\n",
         "target", "demand", "", "measured", "worst case"
     );
     for verdict in verdicts {
@@ -167,7 +174,7 @@ fn verdicts(verdicts: &[Verdict]) -> String {
         let met = if verdict.met { "met" } else { "MISSED" };
         let _ = writeln!(
             text,
-            "{:<8} {:<44} {:<14} {measured:>8}  {:<22} {met}",
+            "{:<8} {:<44} {:<14} {measured:>8}  {:<25} {met}",
             shortened(&verdict.target),
             verdict.demand,
             verdict.limit,
@@ -208,13 +215,24 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 3);
         assert!(
-            lines[0].starts_with("read-4k-d32-q1           ours        250000"),
+            lines[0].starts_with("read-4k-d32-q1            ours        250000"),
             "{text}"
         );
         assert!(
             lines[0].ends_with("0.250") && lines[2].contains("ratio       2.50"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_case_without_the_peer_compares_the_region() {
+        let case = CaseReport::inflight_example("write-4k-d128-q1-inflight", &[(1.02, 1.0)]);
+        let text = case_text(&case);
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].starts_with("write-4k-d128-q1-inflight ours      "));
+        assert!(lines[1].starts_with("ours -reg "), "{text}");
+        assert!(lines[2].starts_with("CPU with the region 1.020, without 1.000 us, ratio 1.020;"));
     }
 
     #[test]
@@ -230,7 +248,7 @@ mod tests {
         };
         let text = verdicts(&[verdict]);
         assert!(
-            text.contains("0.500  read-4k-d1-q1          MISSED\n"),
+            text.contains("0.500  read-4k-d1-q1             MISSED\n"),
             "{text}"
         );
         assert!(

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::report::SilentReport;
-use crate::client::{Client, Load, Window, run_together};
+use crate::client::{Client, InflightRegion, Load, Window, run_together};
 use crate::failure::Failure;
 use crate::idle;
 use crate::measure::machine::{Activity, Moment};
@@ -34,9 +34,9 @@ impl Fleet {
     ) -> Result<Self, Failure> {
         let servers = (0..disks).map(|_| Server::start(subject, url, directory, options));
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
-        let clients = servers.iter().map(|server| stage::connect(server, load));
+        let connect = |server| stage::connect(server, load, InflightRegion::Taken);
         Ok(Self {
-            clients: clients.collect::<Result<_, _>>()?,
+            clients: servers.iter().map(connect).collect::<Result<_, _>>()?,
             servers,
         })
     }
