@@ -130,6 +130,18 @@ pub(crate) fn set_receive_low_water(
     Ok(())
 }
 
+/// How many of the bytes that were written to a TCP socket its peer has not acknowledged (SIOCOUTQ,
+/// tcp(7)).
+pub(crate) fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ, which has the number of SIOCOUTQ, writes an int, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 fn length(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

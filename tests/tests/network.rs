@@ -22,6 +22,8 @@ use vhost_user_iscsi_tests::soak;
 use vhost_user_iscsi_tests::tgt::{LunOptions, Tgt};
 use vhost_user_iscsi_tests::wait;
 
+/// How long a few MiB may take over a link of 96 KiB a second.
+const SLOW_LIMIT: Duration = Duration::from_secs(120);
 /// How long it may take until something is noticed: 15 s are promised for a silent connection.
 const NOTICED: Duration = Duration::from_secs(20);
 /// How often a mix is cut. A session that is lost at once again and again is made again more and
@@ -381,6 +383,26 @@ fn a_slow_connection_costs_no_request_and_no_session() {
     };
     is_slow_but_not_lost(&Network::new(&[]), &mix);
     is_slow_but_not_lost(&Network::before_tgt(&[]), &mix);
+}
+
+/// A ping waits behind the data of writes for longer than a silent target is waited for.
+#[test]
+fn writes_that_keep_a_slow_link_busy_for_long_are_sent_once() {
+    const WRITE_BYTES: usize = 1536 * 1024;
+    const WRITES: u64 = 2;
+    let network = Network::new(&[]);
+    let mut frontend = network.connect(1);
+    network.proxy.throttle(96 << 10);
+    for number in 0..WRITES {
+        let request = Request::write(number * 4096, pattern(WRITE_BYTES));
+        let layout = Layout::usual(&request);
+        frontend.queue(0).submit(request, &layout).unwrap();
+    }
+    for _ in 0..WRITES {
+        let written = frontend.queue(0).wait_used(SLOW_LIMIT).unwrap();
+        assert_eq!(written.status, S_OK);
+    }
+    assert_eq!(network.logged("is lost"), 0, "{:#?}", network.daemon.log());
 }
 
 #[test]

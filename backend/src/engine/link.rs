@@ -286,12 +286,34 @@ impl Lane {
 
     pub(super) fn handle_timeouts(&mut self) {
         let now_ms = self.now_ms;
+        self.look_at_slow_link();
         let Some(connection) = &mut self.connection else {
             return;
         };
         match connection.session.handle_timeout(now_ms) {
             Ok(timeouts) => self.log_timeouts(timeouts),
             Err(error) => self.lose(error.into()),
+        }
+        self.look_at_slow_link();
+    }
+
+    /// A ping waits behind all that was sent before it. As long as the target's end takes that in, the
+    /// link is slow and not silent: were the session dropped, all of it would be sent once more, and
+    /// again and again.
+    fn look_at_slow_link(&mut self) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        if !connection.session.is_pinging() {
+            connection.acknowledged_bytes = None;
+            return;
+        }
+        let Ok(bytes) = connection.transport.acknowledged_bytes() else {
+            return;
+        };
+        let former = connection.acknowledged_bytes.replace(bytes);
+        if former.is_some_and(|former| former < bytes) {
+            connection.session.still_sending(self.now_ms);
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Connection {
     /// The socket takes nothing for now; epoll will tell.
     pub(super) blocked: bool,
     pub(super) watched_writable: bool,
+    /// What the target's end had acknowledged when it was last looked at, while a ping waits.
+    pub(super) acknowledged_bytes: Option<u64>,
 }
 
 impl Connection {
@@ -39,6 +41,7 @@ impl Connection {
             transport,
             blocked: false,
             watched_writable: false,
+            acknowledged_bytes: None,
         }
     }
 

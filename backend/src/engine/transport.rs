@@ -13,7 +13,7 @@ use iscsi_core::crc32c::Crc32c;
 use iscsi_core::session::{Placement, RequestTag, Transmit};
 
 use super::in_flight::InFlightTable;
-use crate::raw_io::{Vector, VectorRoom, set_receive_low_water};
+use crate::raw_io::{Vector, VectorRoom, set_receive_low_water, unacknowledged_bytes};
 
 /// How much one receive can bring: several answers of 64 KiB, or hundreds of small ones.
 const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
@@ -47,6 +47,8 @@ pub(crate) struct Transport {
     low_water_bytes: u64,
     /// How much has arrived, ever.
     received_bytes: u64,
+    /// How much the socket has taken, ever.
+    sent_bytes: u64,
     /// How much of the buffer the next receive may fill: [`HEADERS_ROOM_BYTES`] after a large
     /// payload, and twice as much each time that did not bring another.
     room_bytes: usize,
@@ -69,6 +71,7 @@ impl Transport {
             socket,
             low_water_bytes: 1,
             received_bytes: 0,
+            sent_bytes: 0,
             room_bytes: RECEIVE_BUFFER_BYTES,
             output: SendQueue::default(),
             input,
@@ -82,6 +85,12 @@ impl Transport {
     /// How many bytes have been received, in all.
     pub(super) fn received_bytes(&self) -> u64 {
         self.received_bytes
+    }
+
+    /// How much of what was sent the target's end has taken in, in all.
+    pub(super) fn acknowledged_bytes(&self) -> io::Result<u64> {
+        let waiting_bytes = unacknowledged_bytes(self.socket.as_fd())?;
+        Ok(self.sent_bytes.saturating_sub(waiting_bytes))
     }
 
     /// Has the reactor report the socket only when `length_bytes` have arrived; a receive may be
@@ -176,6 +185,7 @@ impl Transport {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            self.sent_bytes += sent as u64;
             self.output.sent(sent, in_flight);
             if sent < asked {
                 return Ok(false);

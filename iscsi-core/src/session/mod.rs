@@ -386,6 +386,18 @@ impl Session {
         }
     }
 
+    /// Whether a ping waits for its answer: nothing was heard for a while.
+    pub fn is_pinging(&self) -> bool {
+        self.ping.is_waiting()
+    }
+
+    /// The connection is still taking in what was sent before the ping: a slow link is not a silent
+    /// one, so the time for the answer begins anew. To be said only of progress, for then a link that
+    /// takes nothing any more has its end.
+    pub fn still_sending(&mut self, now_ms: u64) {
+        self.ping.still_sending(now_ms);
+    }
+
     /// When [`Session::handle_timeout`] is to be called next, at the latest.
     pub fn next_timeout_ms(&self) -> u64 {
         let logout = self

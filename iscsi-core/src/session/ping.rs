@@ -23,6 +23,16 @@ impl Ping {
         self.sent_ms = None;
     }
 
+    /// A ping waits for its answer.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.sent_ms.is_some()
+    }
+
+    /// What was sent before the ping is only now being taken in: its time begins anew.
+    pub(crate) fn still_sending(&mut self, now_ms: u64) {
+        self.sent_ms = self.sent_ms.map(|_| now_ms);
+    }
+
     pub(crate) fn next_timeout_ms(&self) -> u64 {
         match self.sent_ms {
             None => self.last_heard_ms.saturating_add(PING_INTERVAL_MS),
@@ -66,6 +76,22 @@ mod tests {
             })
         );
         assert!(last_ms < 15_000);
+    }
+
+    #[test]
+    fn the_time_of_a_ping_begins_when_it_is_no_longer_behind_other_things() {
+        let mut ping = Ping::new(0);
+        ping.still_sending(1);
+        assert!(!ping.is_waiting());
+        assert_eq!(ping.handle_timeout(PING_INTERVAL_MS), Ok(true));
+        assert!(ping.is_waiting());
+        let later_ms = PING_INTERVAL_MS + PING_TIMEOUT_MS - 1;
+        ping.still_sending(later_ms);
+        assert_eq!(
+            ping.handle_timeout(later_ms + PING_TIMEOUT_MS - 1),
+            Ok(false)
+        );
+        ping.handle_timeout(later_ms + PING_TIMEOUT_MS).unwrap_err();
     }
 
     #[test]
