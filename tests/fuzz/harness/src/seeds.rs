@@ -97,7 +97,7 @@ fn session() -> Vec<Seed> {
             "bad-order",
             &[PLAIN, &read, &send, &[9, 0x83, 0, 100, 0, 31, 1, 43, 8]],
         ),
-        seed("bad-r2ts", &[PLAIN, &write, &send, &ask, &ask]),
+        seed("bad-r2ts", &[PLAIN, &[0, 4, 0, 9], &send, &ask, &ask]),
         seed("bad-ping-flood", &[PLAIN, &[9, 9, 0, 7].repeat(70)]),
         seed("reject", &[PLAIN, &read, &send, &[9, 13, 0, 4, 1]]),
         seed(
@@ -850,7 +850,7 @@ fn front_end() -> Vec<Seed> {
         message(3, &[]),
         message(1, &[]),
         message(15, &[]),
-        message(16, &[&[6, 8, 2, 0, 0, 0, 0, 0, 0]]),
+        message(16, &[&[6, 8, 0x82, 0, 0, 0, 0, 0, 0]]),
     ];
     let set_features = message(2, &[features]);
     let stop = message(11, &[&number(0, 0), &number(0, 0)]);
