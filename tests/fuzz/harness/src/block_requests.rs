@@ -283,6 +283,7 @@ impl Run {
         if let Some(task) = self.peer.task_mut(task.tag) {
             task.asked_bytes += length;
             task.r2t_sn += 1;
+            task.open_r2ts += 1;
         }
         self.peer.pdu(&bhs, &[])
     }

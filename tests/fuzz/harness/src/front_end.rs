@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use iscsi_core::disk::facts::{BlockLimits, CommandWidth, Identity, LunFacts, Provisioning};
 use iscsi_core::disk::record::DiskRecord;
@@ -29,13 +30,15 @@ const NUM_QUEUES: u16 = 2;
 pub(crate) const MEMORY_BYTES: u64 = 0x1_0000;
 /// Where the front-end says that it has the guest's memory mapped.
 pub(crate) const USER_ADDRESS: u64 = 0x7f00_0000_0000;
+/// How long a front-end may take: it does nothing that takes a second.
+const LIMIT: Duration = Duration::from_secs(8);
 /// A socket takes more than this without a reader.
 const MAX_SENT_BYTES: usize = 32 << 10;
 
 thread_local! {
     static RUNTIME: RefCell<tokio::runtime::Runtime> = RefCell::new(
         tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .expect("a runtime"),
     );
@@ -61,7 +64,9 @@ async fn serve(input: &mut Input<'_>) -> u64 {
         socket.set_nonblocking(true).expect("a socket");
         tokio::net::UnixStream::from_std(socket).expect("a socket")
     });
-    let (served, ()) = tokio::join!(serve_front_end(far, device), wait(near, awaited));
+    let both = async { tokio::join!(serve_front_end(far, device), wait(near, awaited)) };
+    // A thread of the daemon that has panicked keeps its end of the connection.
+    let (served, ()) = tokio::time::timeout(LIMIT, both).await.expect("an end");
     match served {
         Ok(()) => {}
         // A thread that panicked ends like this.

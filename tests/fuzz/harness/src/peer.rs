@@ -86,6 +86,8 @@ pub(crate) struct Task {
     /// How far data was asked for, by how many R2Ts.
     pub(crate) asked_bytes: u32,
     pub(crate) r2t_sn: u32,
+    /// How many of these are not served yet.
+    pub(crate) open_r2ts: u32,
 }
 
 /// The target.
@@ -200,6 +202,7 @@ impl Peer {
             data_sn: 0,
             asked_bytes: data_bytes,
             r2t_sn: 0,
+            open_r2ts: 0,
         });
     }
 
@@ -211,6 +214,9 @@ impl Peer {
             assert!(task.writes && end <= task.length);
             if field(&pdu.bhs, 20) == u32::MAX {
                 task.asked_bytes = end;
+            } else if pdu.bhs[1] & 0x80 != 0 {
+                // One that came in raw bytes was not counted.
+                task.open_r2ts = task.open_r2ts.saturating_sub(1);
             }
             assert!(end <= task.asked_bytes, "data that nobody asked for");
         }

@@ -97,7 +97,7 @@ fn session() -> Vec<Seed> {
             "bad-order",
             &[PLAIN, &read, &send, &[9, 0x83, 0, 100, 0, 31, 1, 43, 8]],
         ),
-        seed("bad-r2ts", &[PLAIN, &write, &send, &ask, &ask]),
+        seed("bad-r2ts", &[PLAIN, &[0, 4, 0, 9], &send, &ask, &ask]),
         seed("bad-ping-flood", &[PLAIN, &[9, 9, 0, 7].repeat(70)]),
         seed("reject", &[PLAIN, &read, &send, &[9, 13, 0, 4, 1]]),
         seed(
@@ -374,6 +374,15 @@ fn probe() -> Vec<Seed> {
         &caching,
         &ready,
     ];
+    let capacity = filled(&[0, 0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 2, 0]);
+    let too_large = [
+        inquiry.as_slice(),
+        &refused,
+        &ready,
+        &capacity,
+        &caching,
+        &ready,
+    ];
     let attention = [4, 6, 0x29, 0, 0];
     let resized = [4, 6, 0x2a, 9, 0];
     let mut restless = vec![attention.as_slice(), &inquiry, &resized];
@@ -394,6 +403,7 @@ fn probe() -> Vec<Seed> {
             "largest",
             &[&largest.concat(), &[1, 1, 1, 0, 1, 0, 1, 0, 0, 255]],
         ),
+        seed("probe", "bad-too-large", &[&too_large.concat(), &[1; 10]]),
         seed("probe", "restless", &[&restless.concat(), &[0; 12], &[1]]),
     ]
 }
@@ -479,6 +489,11 @@ fn url() -> Vec<Seed> {
             "ISCSI://san.example.com.:860/eui.02004567a425678d/16383",
         ),
         ("of-6", "iscsi://[2001:db8::1]:1/naa.52004567ba64678d/1"),
+        ("bad-secret", "iscsi://me%hunter2@h/iqn.2001-04.a:b/0"),
+        (
+            "bad-secret-among-keys",
+            "iscsi://h/iqn.2001-04.a:b/0?target_password=hunter2",
+        ),
         (
             "encoded",
             "iscsi://u@san/iqn.2001-04.com.example%3aa/%31?target_user=d%20k",
@@ -715,7 +730,7 @@ fn inflight_region() -> Vec<Seed> {
         seed("bad-version", &[ring, &piece(8, &[2, 0, 16])]),
         seed(
             "bad-batch-is-a-loop",
-            &[ring, &piece(8, &[1, 0, 16, 0, 2, 0, 7, 0]), &marks],
+            &[ring, &piece(8, &[1, 0, 16, 0, 2, 0, 6, 0]), &marks],
         ),
         seed(
             "bad-batch-leaves",
@@ -812,6 +827,7 @@ fn front_end() -> Vec<Seed> {
         5,
         &[&number(1, 0), &number(0, 0), zero, &[3], &at(0), zero],
     );
+    let above = [6, 0, 0x20, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
     let wrapping = [6, 0, 0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
     let address = [
         &number(0, 0)[..],
@@ -834,7 +850,7 @@ fn front_end() -> Vec<Seed> {
         message(3, &[]),
         message(1, &[]),
         message(15, &[]),
-        message(16, &[&[6, 8, 2, 0, 0, 0, 0, 0, 0]]),
+        message(16, &[&[6, 8, 0x82, 0, 0, 0, 0, 0, 0]]),
     ];
     let set_features = message(2, &[features]);
     let stop = message(11, &[&number(0, 0), &number(0, 0)]);
@@ -854,6 +870,24 @@ fn front_end() -> Vec<Seed> {
         seed(
             "left-running",
             &[&guest, &begin.concat(), &set_features, &memory, &ring],
+        ),
+        seed(
+            "bad-region-of-user",
+            &[
+                &guest,
+                &begin.concat(),
+                &set_features,
+                &memory,
+                &with_file(
+                    0,
+                    37,
+                    &[zero, &[6, 0, 0, 0x20, 0, 0, 0, 0, 0], &[3], &wrapping, zero],
+                ),
+                &message(
+                    9,
+                    &[&number(0, 0), &number(0, 0), &above, &above, &above, zero],
+                ),
+            ],
         ),
         seed(
             "bad-region",

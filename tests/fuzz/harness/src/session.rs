@@ -260,6 +260,7 @@ impl Run {
                     put(&mut bhs, 40, task.asked_bytes);
                     put(&mut bhs, 44, length);
                     task.r2t_sn += 1;
+                    task.open_r2ts += u32::from(kind & 0x80 == 0);
                     task.asked_bytes += length;
                 }
                 bhs
@@ -305,7 +306,11 @@ impl Run {
             spoil(&mut bhs, input);
         }
         let pdu = self.peer.pdu(&bhs, &data);
-        self.deliver(&pdu)
+        self.deliver(&pdu)?;
+        let most = self.session.negotiated().max_outstanding_r2t;
+        let open = self.peer.tasks.iter().map(|task| task.open_r2ts);
+        assert!(open.max() <= Some(most.into()), "more R2Ts than agreed");
+        Ok(())
     }
 
     /// Bytes arrive, in pieces.
