@@ -395,6 +395,12 @@ impl Run {
             Event::CommandRejected { request, .. } => {
                 self.end(request);
             }
+            // Refused, it may still be answered, and that is dropped.
+            Event::AbortDone { request, response } if !response.is_over() => {
+                let mut live = self.live.iter();
+                let asked = live.any(|live| live.command.request == request && live.abort_sent);
+                assert!(asked, "nobody asked for it");
+            }
             Event::AbortDone { request, .. } => {
                 assert!(self.end(request).abort_sent, "nobody asked for it");
             }
