@@ -217,7 +217,9 @@ fn a_write_of_a_killed_process_does_not_run_after_its_successor_took_over() {
         leave_held(&target, &mut frontend, 1, length);
         daemon.kill();
         // Fewer sessions than before: nobody would log in with the second one's ISID for its own sake.
-        let daemon = host.start(&target.url(0), &["--sessions", sessions]);
+        // And to end what is left takes a moment, which is no loss of storage.
+        let arguments = ["--sessions", sessions, "--io-timeout", "0"];
+        let daemon = host.start(&target.url(0), &arguments);
         frontend.reconnect(daemon.socket()).unwrap();
         assert_eq!(statuses(&mut frontend, 1), [S_OK], "{:#?}", daemon.log());
         let new = pattern(length);

@@ -43,7 +43,6 @@ impl Lane {
             return self.report_loss(LossReason::Io(error));
         }
         self.connection = Some(connection);
-        self.stall.connected();
         self.wake_rings();
         // What arrived together with the last answer of the probe.
         self.receive();

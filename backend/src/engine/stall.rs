@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 use super::lane::Lane;
 use crate::device::request::Status;
 
+/// How long requests wait at least until a lane can send for the first time: a login that is under way is
+/// no loss, nor is what has to be ended first after a predecessor was killed. More than a login takes.
+const FIRST_WAIT: Duration = Duration::from_secs(15);
+
 /// Since when a lane cannot send anything, and what that means for its requests.
 #[derive(Debug)]
 pub(super) struct Stall {
     /// How long requests wait; `None` for ever.
     limit: Option<Duration>,
-    /// There was a session. Before the first one nothing is lost: either it comes, or the rings move
-    /// to another lane.
-    has_had_session: bool,
+    /// The lane could send, once.
+    has_sent: bool,
     since: Option<Instant>,
     /// The limit has passed: requests end with an error until storage is back.
     is_over_limit: bool,
@@ -32,15 +35,10 @@ impl Stall {
     pub(super) fn new(limit: Option<Duration>) -> Self {
         Self {
             limit,
-            has_had_session: false,
+            has_sent: false,
             since: None,
             is_over_limit: false,
         }
-    }
-
-    /// There is a session.
-    pub(super) fn connected(&mut self) {
-        self.has_had_session = true;
     }
 
     /// Whether requests fail rather than wait.
@@ -51,11 +49,17 @@ impl Stall {
     /// When requests will fail, if storage does not come back before.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let since = self.since.filter(|_| !self.is_over_limit)?;
-        since.checked_add(self.limit?)
+        let limit = if self.has_sent {
+            self.limit?
+        } else {
+            self.limit?.max(FIRST_WAIT)
+        };
+        since.checked_add(limit)
     }
 
     fn update(&mut self, is_stalled: bool, now: Instant) -> Change {
-        if !is_stalled || !self.has_had_session {
+        if !is_stalled {
+            self.has_sent = true;
             self.since = None;
             let has_failed = std::mem::take(&mut self.is_over_limit);
             return if has_failed {
@@ -119,7 +123,7 @@ mod tests {
     fn requests_fail_from_the_limit_on_until_storage_is_back() {
         let mut stall = Stall::new(Some(LIMIT));
         let start = Instant::now();
-        stall.connected();
+        stall.update(false, start);
         assert_eq!(stall.update(true, start), Change::None);
         assert_eq!(stall.deadline(), Some(start + LIMIT));
         let just_before = start + LIMIT - Duration::from_nanos(1);
@@ -136,20 +140,27 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_before_the_first_session() {
+    fn the_first_session_is_waited_for_longer() {
         let mut stall = Stall::new(Some(Duration::ZERO));
-        assert_eq!(stall.update(true, Instant::now()), Change::None);
-        assert!(!stall.is_over_limit());
+        let start = Instant::now();
+        assert_eq!(stall.update(true, start), Change::None);
+        let just_before = start + FIRST_WAIT - Duration::from_nanos(1);
+        assert_eq!(stall.update(true, just_before), Change::None);
+        assert_eq!(stall.update(true, start + FIRST_WAIT), Change::GaveUp);
+        let limit = 2 * FIRST_WAIT;
+        let mut stall = Stall::new(Some(limit));
+        stall.update(true, start);
+        assert_eq!(stall.deadline(), Some(start + limit));
     }
 
     #[test]
     fn a_limit_of_zero_waits_for_nothing_and_none_for_ever() {
         let start = Instant::now();
         let mut at_once = Stall::new(Some(Duration::ZERO));
-        at_once.connected();
+        at_once.update(false, start);
         assert_eq!(at_once.update(true, start), Change::GaveUp);
         let mut patient = Stall::new(None);
-        patient.connected();
+        patient.update(false, start);
         assert_eq!(patient.update(true, start), Change::None);
         assert_eq!(patient.deadline(), None);
         assert_eq!(
