@@ -19,7 +19,7 @@ pub mod proxy;
 pub mod qemu;
 pub mod rng;
 pub mod served;
-
+pub mod snapshot;
 pub mod soak;
 pub mod tgt;
 pub mod wait;

@@ -30,6 +30,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use iscsi_core::disk::barrier::MAX_SESSIONS;
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::record::DiskRecord;
 use iscsi_core::disk::shared::SharedDisk;
@@ -93,6 +94,17 @@ pub(crate) struct Closed {
     pub(crate) tasks_left: bool,
 }
 
+/// Which lanes and rings of a disk there are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Usage {
+    /// The indexes of the lanes, in ascending order.
+    pub(crate) lanes: Vec<usize>,
+    /// The rings in use, in ascending order, each with its lane.
+    pub(crate) rings: Vec<(u16, usize)>,
+    /// The sessions that may have left tasks at the target.
+    pub(crate) suspects: Vec<usize>,
+}
+
 /// All lanes of one disk.
 pub(crate) struct Engine {
     config: EngineConfig,
@@ -153,6 +165,26 @@ impl Engine {
         lane.mailbox.send(Message::Connected(Box::new(connection)));
         engine.state().lanes.push(Some(lane));
         Ok(Arc::new(engine))
+    }
+
+    /// Which lanes and rings there are now.
+    pub(crate) fn usage(&self) -> Usage {
+        let barrier = &self.config.shared.barrier;
+        let state = self.state();
+        let present = |(lane, handle): (usize, &Option<LaneHandle>)| handle.as_ref().map(|_| lane);
+        let mut rings: Vec<_> = state
+            .rings
+            .iter()
+            .map(|(ring, place)| (*ring, place.lane))
+            .collect();
+        rings.sort_unstable();
+        Usage {
+            lanes: state.lanes.iter().enumerate().filter_map(present).collect(),
+            rings,
+            suspects: (0..MAX_SESSIONS)
+                .filter(|session| barrier.is_suspect(*session))
+                .collect(),
+        }
     }
 
     /// The disk that every session has to lead to.
