@@ -26,6 +26,8 @@ pub struct Request {
 pub enum RequestVerb {
     /// A [`ServiceStatus`](crate::status::ServiceStatus).
     Status,
+    /// A [`ServiceStats`](crate::stats::ServiceStats).
+    Stats,
 }
 
 /// An answer.
@@ -59,8 +61,8 @@ impl Request {
         serde_json::from_slice(line).map_err(|error| {
             Failure::usage(match error.classify() {
                 serde_json::error::Category::Data => {
-                    "a request is an object with \"verb\", which is \"status\", and perhaps \
-                     \"disk\", the name of one"
+                    "a request is an object with \"verb\", which is \"status\" or \"stats\", and \
+                     perhaps \"disk\", the name of one"
                         .to_owned()
                 }
                 _ => format!(

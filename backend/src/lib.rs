@@ -32,6 +32,7 @@ pub mod portal;
 mod raw_io;
 pub mod report;
 pub mod secret;
+pub mod stats;
 pub mod status;
 pub mod system;
 pub mod url;

@@ -17,8 +17,8 @@ use serde_json::Value;
 use vhost_user_iscsi_tests::config_file::ConfigFile;
 use vhost_user_iscsi_tests::daemon::{Daemon, Output, run};
 use vhost_user_iscsi_tests::disk::pattern;
-use vhost_user_iscsi_tests::frontend::Frontend;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
+use vhost_user_iscsi_tests::frontend::{Frontend, Layout, Request};
 use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, one_lun, start_target};
 use vhost_user_iscsi_tests::snapshot::{assert_matches, stable};
 use vhost_user_iscsi_tests::wait;
@@ -203,6 +203,59 @@ fn try_to_ask(stream: &mut UnixStream, line: &str) -> Option<Value> {
     BufReader::new(stream).read_line(&mut answer).ok()?;
     let answer: Value = serde_json::from_str(&answer).ok()?;
     (answer["ok"] == true).then_some(answer)
+}
+
+#[test]
+fn stats_add_up_to_what_the_front_end_did_and_survive_it() {
+    let watched = Watched::new();
+    let counted = || {
+        let output = watched.verb(&["stats", "a", "--json"]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        let document: Value = serde_json::from_str(&output.stdout).unwrap();
+        document["disks"][0]["sessions"][0].clone()
+    };
+    for round in 1..=2 {
+        let mut guest = watched.guest();
+        for sector in 0..10 {
+            assert_eq!(guest.queue(0).write(sector, &pattern(1024)).unwrap(), S_OK);
+            assert_eq!(guest.queue(0).read(sector, 512).unwrap().0, S_OK);
+        }
+        // Beyond the end.
+        assert_ne!(guest.queue(0).read(1 << 40, 512).unwrap().0, S_OK);
+        guest.queue(0).submit_batch(vec![flush()]).unwrap();
+        guest.queue(0).wait_used(SOON).unwrap();
+        let operations = &counted()["operations"];
+        let of = |name: &str| {
+            let operation = &operations[name];
+            ["requests", "bytes", "errors"].map(|field| operation[field].as_u64().unwrap())
+        };
+        assert_eq!(of("write"), [10 * round, 10 * round * 1024, 0]);
+        assert_eq!(of("read"), [11 * round, 10 * round * 512, round]);
+        assert_eq!(of("flush"), [round, 0, 0]);
+        assert_eq!(of("discard"), [0; 3]);
+        let buckets = operations["write"]["latency"]["buckets"]
+            .as_array()
+            .unwrap();
+        let in_buckets = buckets
+            .iter()
+            .map(|bucket| bucket["requests"].as_u64().unwrap());
+        assert_eq!(in_buckets.sum::<u64>(), 10 * round);
+        drop(guest);
+        watched.until_disk("a", |disk| disk["front_end"] == Value::Null);
+    }
+    watched.target.drop_connections();
+    watched.until_disk("a", |disk| disk["sessions"][0]["reconnects"] == 1);
+    assert_eq!(counted()["sessions_lost"], 1);
+    let shown = watched.verb(&["stats"]).stdout;
+    assert!(shown.contains("\n  write            20 "), "{shown}");
+    assert!(shown.contains("sessions lost: 1"), "{shown}");
+    assert!(shown.contains("Disk b: nothing yet"), "{shown}");
+}
+
+fn flush() -> (Request, Layout) {
+    let flush = Request::flush();
+    let layout = Layout::usual(&flush);
+    (flush, layout)
 }
 
 /// While `nuisance` goes on, a guest's requests are answered as ever.

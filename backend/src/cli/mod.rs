@@ -5,6 +5,7 @@
 
 mod ask;
 mod check;
+mod columns;
 mod config_file;
 mod discover;
 mod iname;
@@ -18,6 +19,7 @@ mod probe_json;
 mod probe_text;
 mod serve;
 mod service;
+mod stats;
 mod status;
 mod table;
 mod units;
@@ -69,6 +71,7 @@ pub trait Control {
                       vhost-user-iscsi check [--config FILE] [--login]\n       \
                       vhost-user-iscsi ls [-l] [-c] [OPTIONS]\n       \
                       vhost-user-iscsi status [DISK] [OPTIONS]\n       \
+                      vhost-user-iscsi stats [DISK] [OPTIONS]\n       \
                       vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
                       vhost-user-iscsi probe URL [OPTIONS]\n       \
                       vhost-user-iscsi iname",
@@ -104,6 +107,8 @@ enum Verb {
     Ls(ls::LsArgs),
     /// Say what the disks of a process that serves are doing, and what is wrong
     Status(status::StatusArgs),
+    /// Say what guests have asked for, and how fast it went
+    Stats(stats::StatsArgs),
     /// List the portals of every target that a portal knows
     Discover(discover::DiscoverArgs),
     /// Log in to a LUN and show everything that was negotiated and found
@@ -144,6 +149,7 @@ pub fn run(
         Some(Verb::Check(arguments)) => check::run(&arguments, system, control, out),
         Some(Verb::Ls(arguments)) => ls::run(&arguments, control, out),
         Some(Verb::Status(arguments)) => status::run(&arguments, control, out),
+        Some(Verb::Stats(arguments)) => stats::run(&arguments, control, out),
         Some(Verb::Discover(arguments)) => discover::run(&arguments, system, control, out),
         Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
         Some(Verb::Iname(arguments)) => iname::run(&arguments, out),

@@ -3,7 +3,7 @@
 //! Written on events only (a login, a loss, a front-end), by the tasks of the control plane. The data
 //! plane does not know that it exists.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::error::ControlError;
 use super::probe::Probed;
@@ -11,6 +11,7 @@ use crate::config::{DiskSettings, ServedDisk};
 use crate::engine::{Engine, LossReason};
 use crate::exit::Failure;
 use crate::report::NegotiatedKeys;
+use crate::stats::DiskStats;
 use crate::status::{
     DiskState, DiskStatus, ErrorStatus, FrontEndStatus, LunStatus, QueueStatus, SessionLogin,
     SessionState, SessionStatus, Timestamp,
@@ -20,8 +21,8 @@ use crate::status::{
 #[derive(Debug)]
 pub(super) struct Board {
     status: Mutex<DiskStatus>,
-    /// Asked for what only it knows. The board outlives it.
-    engine: OnceLock<Weak<Engine>>,
+    /// Asked for what only it knows, and since when it is there. The board outlives it.
+    engine: OnceLock<(Weak<Engine>, Timestamp)>,
 }
 
 impl Board {
@@ -36,7 +37,7 @@ impl Board {
     /// waits.
     pub(super) fn snapshot(&self) -> DiskStatus {
         let mut status = self.status().clone();
-        if let Some(engine) = self.engine.get().and_then(Weak::upgrade) {
+        if let Some(engine) = self.engine() {
             let usage = engine.usage();
             status.queues = usage
                 .rings
@@ -55,6 +56,23 @@ impl Board {
         status
     }
 
+    /// What its lanes have counted, since there are any.
+    pub(super) fn stats(&self) -> DiskStats {
+        DiskStats {
+            name: self.name(),
+            since: self.engine.get().map(|(_, since)| *since),
+            sessions: self
+                .engine()
+                .map(|engine| engine.stats())
+                .unwrap_or_default(),
+        }
+    }
+
+    fn engine(&self) -> Option<Arc<Engine>> {
+        let (engine, _) = self.engine.get()?;
+        engine.upgrade()
+    }
+
     /// The name of the disk.
     pub(super) fn name(&self) -> String {
         self.status().name.clone()
@@ -71,9 +89,10 @@ impl Board {
 
     /// The first session is there, and an engine with it.
     pub(super) fn serves(&self, engine: Weak<Engine>) {
-        let _ = self.engine.set(engine);
+        let now = Timestamp::now();
+        let _ = self.engine.set((engine, now));
         let mut status = self.status();
-        (status.state, status.since) = (DiskState::Serving, Timestamp::now());
+        (status.state, status.since) = (DiskState::Serving, now);
         status.reason = None;
     }
 

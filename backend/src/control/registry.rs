@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::board::Board;
 use crate::control_protocol::{Request, RequestVerb};
 use crate::exit::{ExitCode, Failure};
+use crate::stats::ServiceStats;
 use crate::status::{ServiceStatus, Timestamp};
 
 /// All disks of the process.
@@ -29,6 +30,7 @@ impl Registry {
         let boards = self.boards(request.disk.as_deref())?;
         let value = match request.verb {
             RequestVerb::Status => serde_json::to_value(self.status(&boards)),
+            RequestVerb::Stats => serde_json::to_value(self.stats(&boards)),
         };
         value.map_err(|error| Failure::new(ExitCode::Other, format!("cannot write JSON: {error}")))
     }
@@ -40,7 +42,7 @@ impl Registry {
         };
         let found: Vec<_> = all.filter(|board| board.name() == name).collect();
         if found.is_empty() {
-            let message = "there is no disk of that name; status without a name shows all";
+            let message = "there is no disk of that name; without a name all are shown";
             return Err(Failure::new(ExitCode::NotFound, message));
         }
         Ok(found)
@@ -53,6 +55,14 @@ impl Registry {
             started: self.started,
             now: Timestamp::now(),
             disks: boards.iter().map(|board| board.snapshot()).collect(),
+        }
+    }
+
+    fn stats(&self, boards: &[&Board]) -> ServiceStats {
+        ServiceStats {
+            started: self.started,
+            now: Timestamp::now(),
+            disks: boards.iter().map(|board| board.stats()).collect(),
         }
     }
 }

@@ -18,6 +18,7 @@ mod polling;
 mod reactor;
 mod ring;
 mod stall;
+mod stats;
 mod transport;
 #[cfg(test)]
 mod transport_tests;
@@ -42,8 +43,10 @@ pub(crate) use self::transport::Transport;
 use self::lane::{Lane, LaneConfig};
 use self::mailbox::Mailbox;
 use self::message::Message;
+use self::stats::StatsBook;
 use crate::device::rings::{RingOwner, RingSetup};
 use crate::guest_memory::GuestMemory;
+use crate::stats::SessionStats;
 
 /// How long rings may take to drain when they are stopped, all of them together. QEMU stops one
 /// after the other and waits for each answer with its big lock held, so a guest's reset or stop
@@ -111,6 +114,7 @@ pub(crate) struct Engine {
     state: Mutex<State>,
     /// The disk that every session has to lead to.
     expected: Mutex<DiskRecord>,
+    stats: StatsBook,
 }
 
 #[derive(Default)]
@@ -158,6 +162,7 @@ impl Engine {
     pub(crate) fn start(config: EngineConfig, connection: Connection) -> io::Result<Arc<Self>> {
         let engine = Self {
             expected: Mutex::new(DiskRecord::of(&config.facts)),
+            stats: StatsBook::default(),
             config,
             state: Mutex::default(),
         };
@@ -185,6 +190,11 @@ impl Engine {
                 .filter(|session| barrier.is_suspect(*session))
                 .collect(),
         }
+    }
+
+    /// What all lanes have counted, by session.
+    pub(crate) fn stats(&self) -> Vec<SessionStats> {
+        self.stats.read()
     }
 
     /// The disk that every session has to lead to.
@@ -328,6 +338,7 @@ impl Engine {
             io_timeout: self.config.io_timeout,
             shared: Arc::clone(&self.config.shared),
             reports: self.config.reports.clone(),
+            stats: self.stats.add_lane(index),
         };
         let lane = Lane::new(config, Arc::clone(&mailbox))?;
         let (end, ended) = sync_channel(0);
