@@ -1,5 +1,6 @@
 //! Checked settings: a value that exists is valid.
 
+use std::fmt;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -95,6 +96,24 @@ pub struct ProbeSettings {
 pub struct ServeSettings {
     /// The disks, each with its socket.
     pub disks: Vec<ServedDisk>,
+    /// How the process can be looked into.
+    pub management: ManagementSettings,
+}
+
+/// How a serving process can be looked into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ManagementSettings {
+    /// Where the verbs ask; `None` for nowhere.
+    pub control_socket: Option<ControlSocketSettings>,
+}
+
+/// The socket of the verbs that look into a serving process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSocketSettings {
+    /// Its path, and who may connect.
+    pub socket: SocketPathSettings,
+    /// Somebody has asked for it: without it nothing is served. Else disks matter more.
+    pub is_required: bool,
 }
 
 /// A disk and where a guest finds it.
@@ -150,6 +169,16 @@ pub enum SocketSettings {
     Path(SocketPathSettings),
     /// A socket that is open already, listening or connected.
     Fd(RawFd),
+}
+
+impl fmt::Display for SocketSettings {
+    /// The path, or `fd 3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(settings) => settings.path.as_path().display().fmt(f),
+            Self::Fd(number) => write!(f, "fd {number}"),
+        }
+    }
 }
 
 /// A socket to bind, and who may connect to it.

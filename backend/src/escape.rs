@@ -1,6 +1,7 @@
 //! Text of others (targets, users) made safe to print: one line, and nothing a terminal obeys.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// Replaces control characters, line separators and characters that turn the direction of
 /// writing by Rust's escapes (`\n`, `\u{1b}`); everything else is passed through.
@@ -19,6 +20,27 @@ pub fn escape_control_characters(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(escaped)
+}
+
+/// Makes JSON safe to print, without a change of what it means.
+///
+/// serde_json leaves DEL, C1 control characters and the like as they are, which a terminal may
+/// obey; all of them can only be inside strings, where an escape means the same. Newlines between the
+/// parts of a document stay.
+pub fn escape_json(json: &str) -> String {
+    let mut document = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        match c {
+            '\n' => document.push(c),
+            c if is_unsafe_to_print(c) => {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
+                    let _ = write!(document, "\\u{unit:04x}");
+                });
+            }
+            c => document.push(c),
+        }
+    }
+    document
 }
 
 /// Whether a terminal or a reader of logs would obey the character instead of showing it.

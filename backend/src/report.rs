@@ -6,6 +6,7 @@ use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::limits::DeviceLimits;
 use iscsi_core::login::negotiated::Negotiated;
 use iscsi_core::name::IscsiName;
+use serde::{Deserialize, Serialize};
 
 use crate::portal::Portal;
 
@@ -45,6 +46,59 @@ pub struct ProbeReport {
     pub luns: Vec<u16>,
     /// What a guest would get to see.
     pub guest: GuestView,
+}
+
+/// What a login agreed on, for programs: the names of the fields are a promise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each is named as in RFC 7143 section 13")]
+pub struct NegotiatedKeys {
+    /// `None` or `CRC32C`.
+    pub header_digest: String,
+    /// `None` or `CRC32C`.
+    pub data_digest: String,
+    /// What the target may send us in one PDU.
+    pub max_recv_data_segment_length_bytes: u32,
+    /// What we may send the target in one PDU.
+    pub target_max_recv_data_segment_length_bytes: u32,
+    pub max_burst_length_bytes: u32,
+    pub first_burst_length_bytes: u32,
+    pub initial_r2t: bool,
+    pub immediate_data: bool,
+    pub max_outstanding_r2t: u16,
+    pub max_connections: u16,
+    pub error_recovery_level: u8,
+    pub data_pdu_in_order: bool,
+    pub data_sequence_in_order: bool,
+    pub default_time2wait_s: u16,
+    pub default_time2retain_s: u16,
+    /// How many commands the target took at once when the LUN had been probed.
+    pub command_window: u32,
+}
+
+impl NegotiatedKeys {
+    /// Of a session with this command window.
+    pub fn of(session: &Negotiated, command_window: u32) -> Self {
+        let digest = |is_on| if is_on { "CRC32C" } else { "None" }.to_owned();
+        Self {
+            header_digest: digest(session.header_digest),
+            data_digest: digest(session.data_digest),
+            max_recv_data_segment_length_bytes: session.max_recv_data_segment_length_bytes,
+            target_max_recv_data_segment_length_bytes: session
+                .target_max_recv_data_segment_length_bytes,
+            max_burst_length_bytes: session.max_burst_length_bytes,
+            first_burst_length_bytes: session.first_burst_length_bytes,
+            initial_r2t: session.initial_r2t,
+            immediate_data: session.immediate_data,
+            max_outstanding_r2t: session.max_outstanding_r2t,
+            max_connections: session.max_connections,
+            error_recovery_level: session.error_recovery_level,
+            data_pdu_in_order: session.data_pdu_in_order,
+            data_sequence_in_order: session.data_sequence_in_order,
+            default_time2wait_s: session.default_time2wait_s,
+            default_time2retain_s: session.default_time2retain_s,
+            command_window,
+        }
+    }
 }
 
 /// The virtio-blk device that would be made of the LUN (virtio 1.2 section 5.2.4).

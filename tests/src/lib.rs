@@ -9,6 +9,7 @@
     reason = "a harness reports by panicking: its callers are tests"
 )]
 
+pub mod config_file;
 pub mod daemon;
 pub mod disk;
 pub mod frontend;
@@ -18,6 +19,7 @@ pub mod proxy;
 pub mod qemu;
 pub mod rng;
 pub mod served;
+pub mod snapshot;
 pub mod soak;
 pub mod tgt;
 pub mod wait;

@@ -5,60 +5,16 @@
     reason = "helpers of tests fail like tests"
 )]
 
-use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use iscsi_test_target::{LunConfig, TargetConfig, TestTarget};
-use tempfile::TempDir;
-use vhost_user_iscsi_tests::daemon::{Daemon, Launch, run};
+use vhost_user_iscsi_tests::config_file::ConfigFile;
+use vhost_user_iscsi_tests::daemon::run;
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
-use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, start_target};
+use vhost_user_iscsi_tests::served::{SOON, start_target};
 use vhost_user_iscsi_tests::wait;
 
 /// A port on loopback where nobody listens, and nobody will.
 const NOBODY: &str = "127.0.0.1:1";
-
-/// A configuration in a directory of its own, for sockets too.
-struct Config {
-    directory: TempDir,
-    text: String,
-}
-
-impl Config {
-    fn new() -> Self {
-        Self {
-            directory: TempDir::with_prefix("disks-").unwrap(),
-            text: format!("initiator-name = '{INITIATOR_NAME}'\n"),
-        }
-    }
-
-    fn disk(&mut self, name: &str, url: &str, settings: &str) {
-        let socket = self.socket(name);
-        writeln!(
-            self.text,
-            "[[disk]]\nname = '{name}'\nsocket-path = '{}'\nurl = '{url}'\n{settings}",
-            socket.display()
-        )
-        .unwrap();
-    }
-
-    fn socket(&self, name: &str) -> PathBuf {
-        self.directory.path().join(format!("{name}.sock"))
-    }
-
-    fn write(&self) -> PathBuf {
-        let path = self.directory.path().join("config.toml");
-        fs::write(&path, &self.text).unwrap();
-        path
-    }
-
-    fn start(&self) -> Daemon {
-        Launch::config(&self.write()).spawn()
-    }
-}
 
 fn luns(count: u16) -> TestTarget {
     let lun = |number| (number, LunConfig::of_bytes(16 << 20));
@@ -68,26 +24,16 @@ fn luns(count: u16) -> TestTarget {
     })
 }
 
-/// Connects as soon as the socket is there.
-fn connect(daemon: &Daemon, socket: &Path) -> Frontend {
-    let config = FrontendConfig {
-        memory_bytes: 4 << 20,
-        ..FrontendConfig::default()
-    };
-    let connected = wait::until(SOON, || Frontend::connect(socket, config).ok());
-    connected.unwrap_or_else(|| panic!("{}: {:#?}", socket.display(), daemon.log()))
-}
-
 #[test]
 fn each_disk_has_its_own_lun_and_socket() {
     const DISKS: u16 = 16;
-    let (target, mut config) = (luns(DISKS), Config::new());
+    let (target, mut config) = (luns(DISKS), ConfigFile::new());
     for lun in 0..DISKS {
         config.disk(&format!("d{lun}"), &target.url(lun), "");
     }
     let mut daemon = config.start();
     let mut frontends: Vec<_> = (0..DISKS)
-        .map(|lun| connect(&daemon, &config.socket(&format!("d{lun}"))))
+        .map(|lun| config.connect(&daemon, &format!("d{lun}")))
         .collect();
     for (lun, frontend) in (0u8..).zip(&mut frontends) {
         let data = vec![lun + 1; 4096];
@@ -105,12 +51,12 @@ fn each_disk_has_its_own_lun_and_socket() {
 
 #[test]
 fn a_disk_whose_target_is_away_does_not_keep_others_from_their_guests() {
-    let (target, mut config) = (luns(1), Config::new());
+    let (target, mut config) = (luns(1), ConfigFile::new());
     let away = format!("iscsi://{NOBODY}/iqn.2026-11.org.example:away/0");
     config.disk("away", &away, "");
     config.disk("here", &target.url(0), "");
     let daemon = config.start();
-    let mut frontend = connect(&daemon, &config.socket("here"));
+    let mut frontend = config.connect(&daemon, "here");
     assert_eq!(frontend.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
     daemon.wait_log("waiting for the target", SOON);
     assert!(!config.socket("away").exists());
@@ -118,12 +64,12 @@ fn a_disk_whose_target_is_away_does_not_keep_others_from_their_guests() {
 
 #[test]
 fn a_target_that_fails_costs_its_own_disk_a_pause_and_the_others_nothing() {
-    let (steady, failing, mut config) = (luns(1), luns(1), Config::new());
+    let (steady, failing, mut config) = (luns(1), luns(1), ConfigFile::new());
     config.disk("steady", &steady.url(0), "");
     config.disk("failing", &failing.url(0), "io-timeout = '0'");
     let daemon = config.start();
-    let mut good = connect(&daemon, &config.socket("steady"));
-    let mut bad = connect(&daemon, &config.socket("failing"));
+    let mut good = config.connect(&daemon, "steady");
+    let mut bad = config.connect(&daemon, "failing");
     failing.refuse_connections();
     failing.drop_connections();
     for sector in (0..64).step_by(8) {
@@ -205,10 +151,10 @@ fn sixty_four_disks_are_served_under_load_while_a_quarter_of_them_lose_their_tar
 
 #[test]
 fn a_second_process_with_the_same_file_is_refused() {
-    let (target, mut config) = (luns(1), Config::new());
+    let (target, mut config) = (luns(1), ConfigFile::new());
     config.disk("a", &target.url(0), "");
     let daemon = config.start();
-    connect(&daemon, &config.socket("a"));
+    config.connect(&daemon, "a");
     let path = config.write();
     let second = run(&["serve", "--config", path.to_str().unwrap()]);
     assert_eq!(second.code, Some(13), "{}", second.stderr);
@@ -221,7 +167,7 @@ fn a_second_process_with_the_same_file_is_refused() {
 
 #[test]
 fn check_says_all_that_is_wrong_and_with_login_what_the_targets_say() {
-    let (target, mut config) = (luns(1), Config::new());
+    let (target, mut config) = (luns(1), ConfigFile::new());
     config.disk("good", &target.url(0), "");
     config.disk("no-lun", &target.url(7), "");
     let path = config.write();

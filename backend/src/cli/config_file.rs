@@ -2,7 +2,7 @@
 //!
 //! Its keys are the command line's long options, so each setting is defined, checked and described
 //! once, there. At the top they are defaults; a `[[disk]]` overrides them and says what is its own:
-//! `name`, `socket-path` and `url`.
+//! `name`, `socket-path` and `url`. What is of the process as a whole stands at the top only.
 //!
 //! Everything that is wrong is found in one reading, each with its line. As on the command line, no
 //! message repeats a value: it may be a misplaced secret.
@@ -19,7 +19,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Cli, usage};
-use crate::config::{DiskName, ServeSettings, ServedDisk, SocketSettings};
+use crate::config::{DiskName, ManagementSettings, ServeSettings, ServedDisk, SocketSettings};
 use crate::exit::Failure;
 use crate::system::System;
 
@@ -44,6 +44,13 @@ const BLK_FILE: &str = "blk-file";
 const OWN: [&str; 3] = [NAME, SOCKET_PATH, URL];
 const NAME: &str = "name";
 const SOCKET_PATH: &str = "socket-path";
+
+/// Of the process as a whole.
+const SERVICE: [&str; 3] = [
+    "control-socket",
+    "control-socket-mode",
+    "control-socket-group",
+];
 
 /// How unlike a key may be that is suggested, by Jaro and Winkler: what clap takes.
 const LIKENESS: f64 = 0.7;
@@ -122,17 +129,17 @@ fn parse(text: &str, system: &System<'_>) -> Result<ServeSettings, Vec<Problem>>
         options: options(),
         problems: Vec::new(),
     };
-    let disks = match DeTable::parse(text) {
-        Ok(table) => reading.disks(table.get_ref(), system),
+    let settings = match DeTable::parse(text) {
+        Ok(table) => reading.settings(table.get_ref(), system),
         Err(error) => {
             let at = error.span().map_or(0, |span| span.start);
             reading.complain(at, error.message().to_owned());
-            Vec::new()
+            None
         }
     };
     let mut problems = reading.problems;
-    if problems.is_empty() {
-        return Ok(ServeSettings { disks });
+    if let Some(settings) = settings.filter(|_| problems.is_empty()) {
+        return Ok(settings);
     }
     problems.sort_by_key(|problem| problem.line);
     problems.truncate(MAX_PROBLEMS);
@@ -181,7 +188,34 @@ impl Reading<'_> {
         self.problems.push(Problem { line, message });
     }
 
-    fn disks(&mut self, file: &DeTable<'_>, system: &System<'_>) -> Vec<ServedDisk> {
+    /// The whole file; `None` when something is wrong with the process's own settings.
+    fn settings(&mut self, file: &DeTable<'_>, system: &System<'_>) -> Option<ServeSettings> {
+        let mut defaults = self.defaults(file);
+        let is_of_service = |option: &String| SERVICE.contains(&option.as_str());
+        let service = defaults.extract_if(|option, _| is_of_service(option));
+        let service: Vec<_> = service.filter_map(|(_, argument)| argument).collect();
+        let disks = self.disks(file, &defaults, system);
+        let management = self.management(service, system)?;
+        Some(ServeSettings { disks, management })
+    }
+
+    fn management(
+        &mut self,
+        arguments: Vec<OsString>,
+        system: &System<'_>,
+    ) -> Option<ManagementSettings> {
+        let program = OsString::from("vhost-user-iscsi");
+        let cli = Cli::try_parse_from([program].into_iter().chain(arguments));
+        let settings = match cli {
+            Ok(cli) => cli.management.settings_of_service(system),
+            Err(error) => Err(Failure::usage(usage::describe(&error))),
+        };
+        let complain = |failure: Failure| self.complain(0, failure.message);
+        settings.map_err(complain).ok()
+    }
+
+    /// The settings at the top.
+    fn defaults(&mut self, file: &DeTable<'_>) -> HashMap<String, Option<OsString>> {
         let mut defaults = HashMap::new();
         for (key, value) in file.iter().filter(|(key, _)| key.get_ref() != DISK) {
             if OWN.contains(&key.get_ref().as_ref()) {
@@ -191,10 +225,19 @@ impl Reading<'_> {
                 defaults.insert(option, argument);
             }
         }
+        defaults
+    }
+
+    fn disks(
+        &mut self,
+        file: &DeTable<'_>,
+        defaults: &HashMap<String, Option<OsString>>,
+        system: &System<'_>,
+    ) -> Vec<ServedDisk> {
         let tables = self.tables(file);
         let disks: Vec<_> = tables
             .into_iter()
-            .filter_map(|(at, table)| Some((at, self.disk(at, table, &defaults, system)?)))
+            .filter_map(|(at, table)| Some((at, self.disk(at, table, defaults, system)?)))
             .collect();
         self.check_unique(&disks);
         disks.into_iter().map(|(_, disk)| disk).collect()
@@ -238,6 +281,9 @@ impl Reading<'_> {
         for (key, value) in table {
             if key.get_ref() == NAME {
                 name = self.name(value);
+            } else if SERVICE.contains(&key.get_ref().as_ref()) {
+                let message = format!("{} belongs to the top, not into a [[disk]]", key.get_ref());
+                self.complain(key.span().start, message);
             } else if let Some((option, argument)) = self.setting((key, value)) {
                 settings.insert(option, argument);
             }
@@ -256,11 +302,7 @@ impl Reading<'_> {
             .chain(settings.into_values().flatten());
         match Cli::try_parse_from(arguments) {
             Ok(cli) => match cli.serve.settings(system) {
-                Ok(settings) => settings
-                    .disks
-                    .into_iter()
-                    .next()
-                    .map(|disk| name_it(disk, name)),
+                Ok(disk) => Some(name_it(disk, name)),
                 Err(failure) => {
                     self.complain(at, failure.message);
                     None
@@ -451,6 +493,47 @@ mod tests {
             );
         }
         assert!(complaints.iter().all(|said| !said.contains("hunter2")));
+    }
+
+    #[test]
+    fn what_is_of_the_process_stands_at_the_top() {
+        let text = format!(
+            "control-socket = '/run/c'\ncontrol-socket-mode = '600'\n{}",
+            disk("")
+        );
+        let socket = parse_text(&text)
+            .unwrap()
+            .management
+            .control_socket
+            .unwrap();
+        assert_eq!(socket.socket.path.as_path(), Path::new("/run/c"));
+        assert_eq!((socket.socket.mode, socket.is_required), (0o600, true));
+        let said = complaints(&disk("control-socket = '/run/c'\n"));
+        assert_eq!(
+            said,
+            ["4: control-socket belongs to the top, not into a [[disk]]"]
+        );
+        let long = format!("control-socket = '{}'\n{}", "x".repeat(108), disk(""));
+        assert!(complaints(&long)[0].contains("108 bytes"));
+    }
+
+    #[test]
+    fn the_control_socket_is_at_its_usual_place_where_there_is_one() {
+        let root = tempfile::tempdir().unwrap();
+        let control_socket = || {
+            let text = format!(
+                "initiator-name = 'iqn.2001-04.com.example:us'\n{}",
+                disk("")
+            );
+            let settings = parse(&text, &System::fake(&|_| None, root.path())).unwrap();
+            settings.management.control_socket
+        };
+        assert_eq!(control_socket(), None);
+        let directory = root.path().join("run/vhost-user-iscsi");
+        std::fs::create_dir_all(&directory).unwrap();
+        let socket = control_socket().unwrap();
+        assert_eq!(socket.socket.path.as_path(), directory.join("control"));
+        assert!(!socket.is_required);
     }
 
     #[test]

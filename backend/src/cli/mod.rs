@@ -3,32 +3,40 @@
 //! One file per verb. Without a verb the program serves, as QEMU's conventions for vhost-user
 //! back-end programs ask for (docs/interop/vhost-user.rst, "Backend program conventions").
 
+mod ask;
 mod check;
+mod columns;
 mod config_file;
 mod discover;
 mod iname;
 mod logging;
+mod ls;
+mod management;
+mod negotiated_text;
 mod options;
 mod probe;
 mod probe_json;
 mod probe_text;
 mod serve;
 mod service;
+mod stats;
+mod status;
 mod table;
 mod units;
 mod usage;
 mod values;
 
 use std::ffi::{OsStr, OsString};
-use std::fmt::Write as _;
 use std::io::Write;
+use std::path::Path;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::capabilities::capabilities_json;
 use crate::config::{DiscoverSettings, ProbeSettings, ServeSettings};
-use crate::escape::is_unsafe_to_print;
+use crate::control_protocol::Request;
+use crate::escape::escape_json;
 use crate::exit::{ExitCode, Failure};
 use crate::report::{DiscoveredPortal, ProbeReport};
 use crate::system::System;
@@ -45,6 +53,9 @@ pub trait Control {
     /// Logs in once, looks at the LUN, logs out.
     fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure>;
 
+    /// Asks the process that serves behind a control socket.
+    fn ask(&self, socket: &Path, request: &Request) -> Result<serde_json::Value, Failure>;
+
     /// Serves the disks until it is told to stop.
     fn serve(&self, settings: ServeSettings) -> Result<(), Failure>;
 }
@@ -58,6 +69,9 @@ pub trait Control {
     override_usage = "vhost-user-iscsi --socket-path PATH | --fd N  --blk-file URL  [OPTIONS]\n       \
                       vhost-user-iscsi serve [--config FILE]\n       \
                       vhost-user-iscsi check [--config FILE] [--login]\n       \
+                      vhost-user-iscsi ls [-l] [-c] [OPTIONS]\n       \
+                      vhost-user-iscsi status [DISK] [OPTIONS]\n       \
+                      vhost-user-iscsi stats [DISK] [OPTIONS]\n       \
                       vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
                       vhost-user-iscsi probe URL [OPTIONS]\n       \
                       vhost-user-iscsi iname",
@@ -77,6 +91,9 @@ struct Cli {
     serve: serve::ServeArgs,
 
     #[command(flatten)]
+    management: management::ManagementArgs,
+
+    #[command(flatten)]
     log: options::LogArgs,
 }
 
@@ -86,6 +103,12 @@ enum Verb {
     Serve(service::ServiceArgs),
     /// Say everything that is wrong with a configuration file
     Check(check::CheckArgs),
+    /// List the sessions of a process that serves
+    Ls(ls::LsArgs),
+    /// Say what the disks of a process that serves are doing, and what is wrong
+    Status(status::StatusArgs),
+    /// Say what guests have asked for, and how fast it went
+    Stats(stats::StatsArgs),
     /// List the portals of every target that a portal knows
     Discover(discover::DiscoverArgs),
     /// Log in to a LUN and show everything that was negotiated and found
@@ -118,9 +141,15 @@ pub fn run(
     let serves = matches!(cli.verb, None | Some(Verb::Serve(_)));
     logging::start(cli.log.level(!serves));
     match cli.verb {
-        None => control.serve(cli.serve.settings(system)?),
+        None => control.serve(ServeSettings {
+            disks: vec![cli.serve.settings(system)?],
+            management: cli.management.settings()?,
+        }),
         Some(Verb::Serve(arguments)) => service::run(&arguments, system, control),
         Some(Verb::Check(arguments)) => check::run(&arguments, system, control, out),
+        Some(Verb::Ls(arguments)) => ls::run(&arguments, control, out),
+        Some(Verb::Status(arguments)) => status::run(&arguments, control, out),
+        Some(Verb::Stats(arguments)) => stats::run(&arguments, control, out),
         Some(Verb::Discover(arguments)) => discover::run(&arguments, system, control, out),
         Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
         Some(Verb::Iname(arguments)) => iname::run(&arguments, out),
@@ -160,26 +189,10 @@ fn print(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
         })
 }
 
-/// One JSON document with a final newline.
-///
-/// serde_json leaves DEL, C1 control characters and the like as they are, which a terminal may
-/// obey; all of them can only be inside strings, where an escape means the same.
+/// One JSON document with a final newline, safe to print.
 fn to_json<T: Serialize>(value: &T) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(value).map_err(not_json)?;
-    let mut document = String::with_capacity(json.len() + 1);
-    for c in json.chars() {
-        match c {
-            '\n' => document.push(c),
-            c if is_unsafe_to_print(c) => {
-                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
-                    let _ = write!(document, "\\u{unit:04x}");
-                });
-            }
-            c => document.push(c),
-        }
-    }
-    document.push('\n');
-    Ok(document)
+    Ok(escape_json(&json) + "\n")
 }
 
 fn not_json(error: serde_json::Error) -> Failure {

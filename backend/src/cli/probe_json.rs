@@ -3,12 +3,10 @@
 use iscsi_core::disk::facts::{CommandWidth, LunFacts};
 use serde::Serialize;
 
-use super::probe_text::{
-    capacity_bytes, designator_name, digest_name, physical_block_length_bytes,
-};
+use super::probe_text::{capacity_bytes, designator_name, physical_block_length_bytes};
 use super::to_json;
 use crate::exit::Failure;
-use crate::report::{GuestView, ProbeReport};
+use crate::report::{GuestView, NegotiatedKeys, ProbeReport};
 
 /// One JSON document with the objects `session`, `negotiated`, `lun`, `limits` and `guest`.
 ///
@@ -17,7 +15,7 @@ use crate::report::{GuestView, ProbeReport};
 pub fn render_probe_json(report: &ProbeReport) -> Result<String, Failure> {
     to_json(&Document {
         session: session(report),
-        negotiated: negotiated(report),
+        negotiated: NegotiatedKeys::of(&report.negotiated, report.command_window),
         lun: lun(report),
         limits: limits(&report.facts),
         guest: guest(&report.guest),
@@ -27,7 +25,7 @@ pub fn render_probe_json(report: &ProbeReport) -> Result<String, Failure> {
 #[derive(Serialize)]
 struct Document<'a> {
     session: Session<'a>,
-    negotiated: Keys,
+    negotiated: NegotiatedKeys,
     lun: Lun<'a>,
     limits: Limits,
     guest: Guest,
@@ -57,49 +55,6 @@ fn session(report: &ProbeReport) -> Session<'_> {
         tsih: report.negotiated.tsih,
         initiator_name: report.initiator_name.as_str(),
         authentication: &report.negotiated.authentication,
-    }
-}
-
-#[derive(Serialize)]
-struct Keys {
-    header_digest: &'static str,
-    data_digest: &'static str,
-    max_recv_data_segment_length_bytes: u32,
-    target_max_recv_data_segment_length_bytes: u32,
-    max_burst_length_bytes: u32,
-    first_burst_length_bytes: u32,
-    initial_r2t: bool,
-    immediate_data: bool,
-    max_outstanding_r2t: u16,
-    max_connections: u16,
-    error_recovery_level: u8,
-    data_pdu_in_order: bool,
-    data_sequence_in_order: bool,
-    default_time2wait_s: u16,
-    default_time2retain_s: u16,
-    command_window: u32,
-}
-
-fn negotiated(report: &ProbeReport) -> Keys {
-    let session = &report.negotiated;
-    Keys {
-        header_digest: digest_name(session.header_digest),
-        data_digest: digest_name(session.data_digest),
-        max_recv_data_segment_length_bytes: session.max_recv_data_segment_length_bytes,
-        target_max_recv_data_segment_length_bytes: session
-            .target_max_recv_data_segment_length_bytes,
-        max_burst_length_bytes: session.max_burst_length_bytes,
-        first_burst_length_bytes: session.first_burst_length_bytes,
-        initial_r2t: session.initial_r2t,
-        immediate_data: session.immediate_data,
-        max_outstanding_r2t: session.max_outstanding_r2t,
-        max_connections: session.max_connections,
-        error_recovery_level: session.error_recovery_level,
-        data_pdu_in_order: session.data_pdu_in_order,
-        data_sequence_in_order: session.data_sequence_in_order,
-        default_time2wait_s: session.default_time2wait_s,
-        default_time2retain_s: session.default_time2retain_s,
-        command_window: report.command_window,
     }
 }
 

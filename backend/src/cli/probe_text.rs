@@ -2,18 +2,18 @@
 
 use iscsi_core::disk::facts::{CommandWidth, Designator, LunFacts};
 
-use super::table::Table;
+use super::negotiated_text;
+use super::table::{Rows, Table};
 use super::units::{bytes, hex, yes_no};
-use crate::report::{GuestView, ProbeReport};
-
-type Rows = Vec<(&'static str, String)>;
+use crate::report::{GuestView, NegotiatedKeys, ProbeReport};
 
 /// Everything a probe found, in groups of aligned lines. Negotiated keys have their names of
 /// RFC 7143; lengths have their units. Control characters of the target's text are escaped.
 pub fn render_probe_text(report: &ProbeReport) -> String {
     let mut table = Table::default();
     table.group("Session", session(report));
-    table.group("Negotiated", negotiated(report));
+    let keys = NegotiatedKeys::of(&report.negotiated, report.command_window);
+    table.group("Negotiated", negotiated_text::rows(&keys));
     table.group("LUN", lun(report));
     table.group("Limits of the LUN", limits(&report.facts));
     table.group("What the guest sees", guest(&report.guest));
@@ -35,54 +35,6 @@ fn session(report: &ProbeReport) -> Rows {
     ];
     rows.retain(|(label, _)| *label != "redirected to" || !report.redirects.is_empty());
     rows
-}
-
-fn negotiated(report: &ProbeReport) -> Rows {
-    let session = &report.negotiated;
-    let ours = session.max_recv_data_segment_length_bytes;
-    let its = session.target_max_recv_data_segment_length_bytes;
-    vec![
-        (
-            "HeaderDigest",
-            digest_name(session.header_digest).to_owned(),
-        ),
-        ("DataDigest", digest_name(session.data_digest).to_owned()),
-        ("MaxRecvDataSegmentLength (ours)", bytes(ours.into())),
-        ("MaxRecvDataSegmentLength (target's)", bytes(its.into())),
-        (
-            "MaxBurstLength",
-            bytes(session.max_burst_length_bytes.into()),
-        ),
-        (
-            "FirstBurstLength",
-            bytes(session.first_burst_length_bytes.into()),
-        ),
-        ("InitialR2T", yes_no(session.initial_r2t)),
-        ("ImmediateData", yes_no(session.immediate_data)),
-        ("MaxOutstandingR2T", session.max_outstanding_r2t.to_string()),
-        ("MaxConnections", session.max_connections.to_string()),
-        (
-            "ErrorRecoveryLevel",
-            session.error_recovery_level.to_string(),
-        ),
-        ("DataPDUInOrder", yes_no(session.data_pdu_in_order)),
-        (
-            "DataSequenceInOrder",
-            yes_no(session.data_sequence_in_order),
-        ),
-        (
-            "DefaultTime2Wait",
-            format!("{} s", session.default_time2wait_s),
-        ),
-        (
-            "DefaultTime2Retain",
-            format!("{} s", session.default_time2retain_s),
-        ),
-        (
-            "commands at once (CmdSN window)",
-            report.command_window.to_string(),
-        ),
-    ]
 }
 
 fn lun(report: &ProbeReport) -> Rows {
@@ -201,11 +153,6 @@ fn guest(guest: &GuestView) -> Rows {
             String::from_utf8_lossy(&guest.serial).into_owned(),
         ),
     ]
-}
-
-/// The value of HeaderDigest or DataDigest.
-pub(super) fn digest_name(is_on: bool) -> &'static str {
-    if is_on { "CRC32C" } else { "None" }
 }
 
 /// The capacity; the largest number when it is no real one.

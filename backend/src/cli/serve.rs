@@ -12,8 +12,8 @@ use super::values::{
     parse_poll_limit, parse_queue_size, parse_serial,
 };
 use crate::config::{
-    DiskName, DiskSettings, QueueSize, Serial, ServeSettings, ServedDisk, SocketPath,
-    SocketPathSettings, SocketSettings, default_sessions,
+    DiskName, DiskSettings, QueueSize, Serial, ServedDisk, SocketPath, SocketPathSettings,
+    SocketSettings, default_sessions,
 };
 use crate::exit::Failure;
 use crate::system::System;
@@ -101,7 +101,7 @@ pub(super) struct ServeArgs {
 
 impl ServeArgs {
     /// Checks all of it. The socket comes first, since nothing secret is needed to judge it.
-    pub(super) fn settings(&self, system: &System<'_>) -> Result<ServeSettings, Failure> {
+    pub(super) fn settings(&self, system: &System<'_>) -> Result<ServedDisk, Failure> {
         let (socket, url) = self.required()?;
         let target = parse_url(url)?;
         let disk = DiskSettings {
@@ -119,12 +119,10 @@ impl ServeArgs {
             serial: self.serial.clone(),
             wait_for_target: self.wait_for_target,
         };
-        Ok(ServeSettings {
-            disks: vec![ServedDisk {
-                name: DiskName::of_socket(&socket),
-                disk,
-                socket,
-            }],
+        Ok(ServedDisk {
+            name: DiskName::of_socket(&socket),
+            disk,
+            socket,
         })
     }
 
@@ -150,7 +148,11 @@ impl ServeArgs {
         Ok(SocketPathSettings {
             path: SocketPath::new(path).map_err(|error| Failure::access(error.to_string()))?,
             mode: self.socket_mode,
-            group_id: self.socket_group.as_deref().map(group_id).transpose()?,
+            group_id: self
+                .socket_group
+                .as_deref()
+                .map(|group| group_id("--socket-group", group))
+                .transpose()?,
         })
     }
 }
@@ -158,18 +160,18 @@ impl ServeArgs {
 /// chown(2) takes this number as "leave the group alone".
 const NO_GROUP_ID: u32 = u32::MAX;
 
-/// A group by its number or its name.
-fn group_id(text: &str) -> Result<u32, Failure> {
+/// A group by its number or its name, as `option` gives it.
+pub(super) fn group_id(option: &str, text: &str) -> Result<u32, Failure> {
     if let Some(number) = text.parse().ok().filter(|number| *number != NO_GROUP_ID) {
         return Ok(number);
     }
     match Group::from_name(text) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
-        Ok(None) => Err(Failure::usage(
-            "--socket-group: there is no such group on this machine",
-        )),
+        Ok(None) => Err(Failure::usage(format!(
+            "{option}: there is no such group on this machine"
+        ))),
         Err(error) => Err(Failure::usage(format!(
-            "--socket-group: looking it up failed: {error}"
+            "{option}: looking it up failed: {error}"
         ))),
     }
 }

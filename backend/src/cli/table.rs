@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use crate::escape::escape_control_characters;
 
+/// Labels with their values.
+pub(super) type Rows = Vec<(&'static str, String)>;
+
 /// Groups of labelled values, aligned with each other.
 #[derive(Default)]
 pub(super) struct Table {
@@ -11,13 +14,14 @@ pub(super) struct Table {
 }
 
 struct Group {
-    title: &'static str,
-    rows: Vec<(&'static str, String)>,
+    title: String,
+    rows: Rows,
 }
 
 impl Table {
     /// Adds a group. Values may hold a target's text: it is made safe to print.
-    pub(super) fn group(&mut self, title: &'static str, rows: Vec<(&'static str, String)>) {
+    pub(super) fn group(&mut self, title: impl Into<String>, rows: Rows) {
+        let title = title.into();
         self.groups.push(Group { title, rows });
     }
 
@@ -31,7 +35,8 @@ impl Table {
         let mut text = String::new();
         for (index, group) in self.groups.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
-            let _ = writeln!(text, "{separator}{}", group.title);
+            let title = escape_control_characters(&group.title);
+            let _ = writeln!(text, "{separator}{title}");
             for (label, value) in &group.rows {
                 let value = escape_control_characters(value);
                 let _ = writeln!(text, "{}", format!("  {label:width$}  {value}").trim_end());

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use iscsi_core::login::settings::DigestPreference;
@@ -20,6 +20,7 @@ struct Recorder {
     discover: RefCell<Option<DiscoverSettings>>,
     probe: RefCell<Option<ProbeSettings>>,
     serve: RefCell<Option<ServeSettings>>,
+    ask: RefCell<Option<(PathBuf, Request)>>,
 }
 
 impl Control for Recorder {
@@ -31,6 +32,11 @@ impl Control for Recorder {
     fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure> {
         self.probe.replace(Some(settings));
         Err(Failure::new(ExitCode::Timeout, "no answer"))
+    }
+
+    fn ask(&self, socket: &Path, request: &Request) -> Result<serde_json::Value, Failure> {
+        self.ask.replace(Some((socket.to_owned(), request.clone())));
+        Err(Failure::new(ExitCode::Transport, "nobody is there"))
     }
 
     fn serve(&self, settings: ServeSettings) -> Result<(), Failure> {
@@ -451,7 +457,7 @@ const BAD_LINES: [(&str, u8, &str); 45] = [
     (
         "no-such-verb",
         2,
-        "the verbs are serve, check, discover, probe and iname",
+        "the verbs are serve, check, ls, status, stats, discover, probe and iname",
     ),
     ("--no-such-option", 2, "there is no option --no-such-option"),
     ("discover", 2, "<HOST[:PORT]> is missing"),

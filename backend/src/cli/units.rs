@@ -11,6 +11,17 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
+/// The size in the largest unit that it reaches: `64 KiB`, `512 bytes`.
+pub(super) fn size(count: u64) -> String {
+    in_binary_unit(count).unwrap_or_else(|| format!("{count} bytes"))
+}
+
+/// `1 queue`, `2 queues`.
+pub(super) fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 /// The size in the largest unit that it reaches; `None` below 1 KiB.
 fn in_binary_unit(count: u64) -> Option<String> {
     let (unit_bytes, name) = (1..)

@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 
+use super::board::Board;
 use super::error::ControlError;
 use super::isid::SessionNames;
 use super::probe::{Probed, log_in_and_probe};
@@ -112,6 +113,7 @@ pub(super) async fn serve_disk(
     disk: DiskSettings,
     place: Place,
     mut stop: Stop,
+    board: &Arc<Board>,
 ) -> Result<(), Failure> {
     let Place {
         door,
@@ -123,7 +125,7 @@ pub(super) async fn serve_disk(
     // Where a predecessor was killed, a guest may be waiting for us.
     let waits = disk.wait_for_target || sessions_left > 0 && matches!(door, Door::Path(_));
     let first = tokio::select! {
-        first = first_session(&disk, &names, waits) => first?,
+        first = first_session(&disk, &names, waits, board) => first?,
         () = stop.asked() => return Ok(()),
     };
     usage.note(1);
@@ -136,9 +138,15 @@ pub(super) async fn serve_disk(
         disk: disk.clone(),
         names,
         usage,
+        board: Arc::clone(board),
     });
     let (engine, device) = start(Arc::clone(&sessions), first, sessions_left)?;
-    let served = serve_place(&disk, &door, &engine, &device, &mut stop).await;
+    let guest = Guest {
+        engine: &engine,
+        device: &device,
+        board,
+    };
+    let served = serve_place(&disk, &door, &guest, &mut stop).await;
     let closed = tokio::task::spawn_blocking(move || engine.close()).await;
     if let Ok(Closed { tasks_left: false }) = closed {
         sessions.usage.clear();
@@ -152,6 +160,7 @@ async fn first_session(
     disk: &DiskSettings,
     names: &SessionNames,
     waits: bool,
+    board: &Board,
 ) -> Result<Probed, ControlError> {
     let attempt = || log_in_and_probe(&disk.target, &disk.initiator, names.isid(0), None);
     let mut error = match attempt().await {
@@ -160,12 +169,14 @@ async fn first_session(
         Err(error) => error,
     };
     log::warn!("{error}; waiting for the target");
+    board.waits_for_target(&error);
     for pause in start_pauses() {
         tokio::time::sleep(pause).await;
         match attempt().await {
             Ok(probed) => return Ok(probed),
             Err(again) => {
                 log_still_waiting(&error, &again);
+                board.waits_for_target(&again);
                 error = again;
             }
         }
@@ -216,11 +227,13 @@ fn start(
         queue_size: disk.queue_size.get(),
         read_only: disk.read_only,
     };
+    sessions.first_is_there(&first);
     let connection = first
         .commands
         .into_connection(facts.clone())
         .map_err(failed)?;
     let engine = Engine::start(config, connection).map_err(failed)?;
+    sessions.board.serves(Arc::downgrade(&engine));
     for lane in 1..sessions_left {
         report(&reports, LaneEvent::TasksLeft { lane });
     }
@@ -246,11 +259,17 @@ fn shared(disk: &DiskSettings, sessions_left: usize) -> SharedDisk {
     }
 }
 
+/// What a front-end gets, and who has to know of it.
+struct Guest<'a> {
+    engine: &'a Arc<Engine>,
+    device: &'a Arc<BlockDevice>,
+    board: &'a Arc<Board>,
+}
+
 async fn serve_place(
     disk: &DiskSettings,
     door: &Door,
-    engine: &Arc<Engine>,
-    device: &Arc<BlockDevice>,
+    guest: &Guest<'_>,
     stop: &mut Stop,
 ) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
@@ -258,13 +277,13 @@ async fn serve_place(
         Door::Inherited(Inherited::Connected(stream)) => {
             let stream = nonblocking_stream(stream).map_err(failed)?;
             log::info!("serving {} to one front-end", disk.target);
-            serve_one(stream, engine, device, stop).await;
+            serve_one(stream, guest, stop).await;
             Ok(())
         }
         Door::Inherited(Inherited::Listening(listener)) => {
             let listener = listener.try_clone().map_err(failed)?;
             log::info!("serving {} on an inherited socket", disk.target);
-            serve_listener(listener, engine, device, stop).await
+            serve_listener(listener, guest, stop).await
         }
         Door::Path(settings) => {
             let listener = socket::bind(settings)?;
@@ -273,7 +292,7 @@ async fn serve_place(
                 disk.target,
                 settings.path.as_path().display()
             );
-            let served = serve_listener(listener, engine, device, stop).await;
+            let served = serve_listener(listener, guest, stop).await;
             // Ours by the lock: nobody is to find a door without a house behind it.
             let _ = std::fs::remove_file(settings.path.as_path());
             served
@@ -287,13 +306,9 @@ fn nonblocking_stream(stream: &StdStream) -> std::io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
-async fn serve_one(
-    stream: UnixStream,
-    engine: &Arc<Engine>,
-    device: &Arc<BlockDevice>,
-    stop: &mut Stop,
-) {
-    let front_end = serve_front_end(stream, Arc::clone(device));
+async fn serve_one(stream: UnixStream, guest: &Guest<'_>, stop: &mut Stop) {
+    guest.board.front_end_connected();
+    let front_end = serve_front_end(stream, Arc::clone(guest.device));
     tokio::select! {
         result = front_end => {
             if let Err(error) = result {
@@ -302,7 +317,8 @@ async fn serve_one(
         }
         () = stop.asked() => {}
     }
-    engine.front_end_gone();
+    guest.board.front_end_gone();
+    guest.engine.front_end_gone();
 }
 
 /// A front-end that is being served.
@@ -313,15 +329,18 @@ struct Present {
 }
 
 impl Present {
-    fn start(stream: UnixStream, engine: &Arc<Engine>, device: &Arc<BlockDevice>) -> Option<Self> {
+    fn start(stream: UnixStream, guest: &Guest<'_>) -> Option<Self> {
         let watch = rustix::io::dup(&stream).ok()?;
-        let (engine, device) = (Arc::clone(engine), Arc::clone(device));
+        let (engine, device) = (Arc::clone(guest.engine), Arc::clone(guest.device));
+        let board = Arc::clone(guest.board);
         let task = tokio::spawn(async move {
             log::info!("a front-end has connected");
+            board.front_end_connected();
             match serve_front_end(stream, device).await {
                 Ok(()) => log::info!("the front-end has gone"),
                 Err(error) => log::warn!("front-end: {error}"),
             }
+            board.front_end_gone();
             engine.front_end_gone();
         });
         Some(Self { watch, task })
@@ -332,8 +351,7 @@ impl Present {
 /// another is there is closed.
 async fn serve_listener(
     listener: StdListener,
-    engine: &Arc<Engine>,
-    device: &Arc<BlockDevice>,
+    guest: &Guest<'_>,
     stop: &mut Stop,
 ) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
@@ -346,7 +364,7 @@ async fn serve_listener(
         if present.is_none()
             && let Some(stream) = next.take()
         {
-            present = Present::start(stream, engine, device);
+            present = Present::start(stream, guest);
         }
         tokio::select! {
             () = stop.asked() => return Ok(()),

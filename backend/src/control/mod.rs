@@ -3,26 +3,32 @@
 //! Login, discovery and probe; the sessions of the lanes, made and made again; the front-ends'
 //! socket; signals. Nothing here is on the path of a request.
 
+mod ask;
+mod board;
 mod commands;
 mod connect;
+mod control_socket;
 mod discover;
 mod disk;
 mod error;
 mod isid;
 mod login;
 mod probe;
+mod registry;
 mod serve;
 mod sessions;
 mod socket;
 mod stream;
 
 use std::future::Future;
+use std::path::Path;
 
 use tokio::runtime::{Builder, Runtime};
 
 use self::error::ControlError;
 use crate::cli::Control;
 use crate::config::{DiscoverSettings, InitiatorSettings, ProbeSettings, ServeSettings};
+use crate::control_protocol::Request;
 use crate::device::serial::device_id;
 use crate::exit::{ExitCode, Failure};
 use crate::portal::Portal;
@@ -39,6 +45,10 @@ impl Control for Initiator {
 
     fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure> {
         run_once(probe_report(&settings))
+    }
+
+    fn ask(&self, socket: &Path, request: &Request) -> Result<serde_json::Value, Failure> {
+        ask::ask(socket, request)
     }
 
     fn serve(&self, settings: ServeSettings) -> Result<(), Failure> {

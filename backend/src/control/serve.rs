@@ -1,10 +1,15 @@
 //! Serving: all disks of the process, from the command line or a configuration file to the end.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::board::Board;
+use super::control_socket::ControlSocket;
 use super::disk::{Place, serve_disk};
+use super::registry::Registry;
 use crate::config::{DiskName, ServeSettings, ServedDisk};
 use crate::exit::{ExitCode, Failure};
 
@@ -16,8 +21,10 @@ pub(super) fn serve(settings: ServeSettings) -> Result<(), Failure> {
     raise_descriptor_limit();
     let claimed = settings.disks.into_iter().map(Claimed::new);
     let disks = claimed.collect::<Result<Vec<_>, _>>()?;
+    // Before there is another thread: binding changes the process's umask for a moment.
+    let control_socket = ControlSocket::bind(settings.management.control_socket)?;
     let runtime = super::runtime()?;
-    let result = runtime.block_on(serve_disks(disks));
+    let result = runtime.block_on(serve_disks(disks, control_socket));
     // Logins in progress are of no use any more.
     runtime.shutdown_background();
     result
@@ -27,12 +34,21 @@ pub(super) fn serve(settings: ServeSettings) -> Result<(), Failure> {
 struct Claimed {
     disk: ServedDisk,
     place: Place,
+    board: Arc<Board>,
 }
 
 impl Claimed {
     fn new(disk: ServedDisk) -> Result<Self, Failure> {
         let place = Place::claim(disk.socket.clone(), &disk.disk)?;
-        Ok(Self { disk, place })
+        let board = Arc::new(Board::new(&disk));
+        Ok(Self { disk, place, board })
+    }
+
+    async fn serve(self, stop: Stop) -> (DiskName, Result<(), Failure>) {
+        let Self { disk, place, board } = self;
+        let result = serve_disk(disk.disk, place, stop, &board).await;
+        board.ended(&result);
+        (disk.name, result)
     }
 }
 
@@ -86,14 +102,21 @@ impl Stop {
     }
 }
 
-async fn serve_disks(claimed: Vec<Claimed>) -> Result<(), Failure> {
+async fn serve_disks(
+    claimed: Vec<Claimed>,
+    mut control_socket: Option<ControlSocket>,
+) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    let boards = claimed.iter().map(|claimed| Arc::clone(&claimed.board));
+    let registry = Arc::new(Registry::new(boards.collect()));
+    if let Some(socket) = &mut control_socket {
+        socket.serve(registry)?;
+    }
     let (stop, asked) = watch::channel(false);
     let is_only = claimed.len() == 1;
     let mut disks = JoinSet::new();
-    for Claimed { disk, place } in claimed {
-        let stop = Stop(asked.clone());
-        disks.spawn(async move { (disk.name, serve_disk(disk.disk, place, stop).await) });
+    for claimed in claimed {
+        disks.spawn(claimed.serve(Stop(asked.clone())));
     }
     let mut result = Ok(());
     loop {

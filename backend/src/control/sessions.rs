@@ -10,6 +10,7 @@ use iscsi_core::login::settings::Isid;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
+use super::board::{Board, describe};
 use super::error::ControlError;
 use super::isid::SessionNames;
 use super::probe::{Probed, log_in_and_probe};
@@ -35,6 +36,8 @@ pub(super) struct Sessions {
     /// How many sessions have been in use is written down here.
     pub(super) usage: SessionsInUse,
     pub(super) portal_group_tag: Option<u16>,
+    /// Whoever looks into the process reads it there.
+    pub(super) board: Arc<Board>,
 }
 
 /// Serves the lanes' wishes until the engine is gone.
@@ -108,10 +111,18 @@ impl Losses {
 }
 
 impl Sessions {
+    /// The session that the disk starts with.
+    pub(super) fn first_is_there(&self, probed: &Probed) {
+        self.board.logs_in(0, self.names.isid(0).to_string());
+        let (login, lun) = describe(probed, &self.disk);
+        self.board.logged_in(0, login, lun);
+    }
+
     /// A lane's first session. When it is not to be had, for whatever reason, the lane's rings
     /// share the first lane's session rather than wait.
     async fn open(&self, engine: &Engine, lane: usize) {
         self.usage.note(lane + 1);
+        self.board.logs_in(lane, self.names.isid(lane).to_string());
         match self.connect(engine, lane).await {
             Ok(()) => log::info!("session {lane} of {} is up", self.disk.target),
             Err(error) => {
@@ -119,6 +130,7 @@ impl Sessions {
                     "session {lane} of {} cannot be had, its queues share the first one: {error}",
                     self.disk.target
                 );
+                self.board.refused(lane, &error);
                 engine.merge(lane);
                 self.end_tasks(engine, lane).await;
             }
@@ -129,10 +141,15 @@ impl Sessions {
     /// ISID, and a logout. No command of the disk goes out before.
     async fn end_tasks(&self, engine: &Engine, lane: usize) {
         let mut waiting = Waiting::new(lane, "no command goes out before its old tasks are ended");
+        if engine.has_tasks_left(lane) {
+            self.board
+                .ends_tasks(lane, self.names.isid(lane).to_string());
+        }
         while engine.has_tasks_left(lane) {
             match self.log_in(self.names.isid(lane)).await {
                 Ok(probed) => {
                     engine.tasks_ended(lane);
+                    self.board.tasks_ended(lane);
                     log::debug!(
                         "session {lane} of {}: old tasks are ended",
                         self.disk.target
@@ -140,7 +157,10 @@ impl Sessions {
                     let mut commands = probed.commands;
                     let _ = tokio::time::timeout(LOGOUT_LIMIT, commands.log_out()).await;
                 }
-                Err(error) => waiting.again(&error).await,
+                Err(error) => {
+                    self.board.login_failed(lane, &error);
+                    waiting.again(&error).await;
+                }
             }
         }
     }
@@ -152,6 +172,7 @@ impl Sessions {
             self.disk.target,
             if pause.is_zero() { "" } else { DISPLACED }
         );
+        self.board.lost(lane, reason);
         let time2wait = Duration::from_secs(reason.time2wait_s().into());
         tokio::time::sleep(time2wait.min(LAST_PAUSE).max(pause)).await;
         match self.connect(engine, lane).await {
@@ -173,12 +194,18 @@ impl Sessions {
     }
 
     async fn connect(&self, engine: &Engine, lane: usize) -> Result<(), ControlError> {
+        let connected = self.try_to_connect(engine, lane).await;
+        connected.inspect_err(|error| self.board.login_failed(lane, error))
+    }
+
+    async fn try_to_connect(&self, engine: &Engine, lane: usize) -> Result<(), ControlError> {
         let probed = self.log_in(self.names.isid(lane)).await?;
         self.check_disk(&probed, &engine.expected_disk())?;
         if let Some(sense) = probed.power_loss {
             engine.power_lost(sense);
         }
         let portal = probed.commands.portal().clone();
+        let (login, lun) = describe(&probed, &self.disk);
         let facts = LunFacts {
             write_protected: probed.facts.write_protected || self.disk.read_only,
             ..probed.facts
@@ -192,6 +219,7 @@ impl Sessions {
                     during: "while it was handed over",
                     error,
                 })?;
+        self.board.logged_in(lane, login, lun);
         engine.connect(lane, connection);
         Ok(())
     }

@@ -78,6 +78,12 @@ impl Lane {
             return;
         };
         let status = slot.ended.take().unwrap_or(Status::IoErr);
+        let latency = self.now.saturating_duration_since(slot.popped_at);
+        let request_bytes = slot.request.extents().map(|extent| extent.length_bytes);
+        let kind = slot.request.kind;
+        self.config
+            .stats
+            .ended(kind, request_bytes.sum(), status, latency);
         let head = slot.request.head;
         let length_bytes = slot.request.complete(status);
         if let Some(Some(ring)) = self.rings.get_mut(slot.ring) {

@@ -1,23 +1,39 @@
 //! The requests in flight, from the engine's side: whose ring, which buffers, what is still needed
 //! of them.
 
+use std::time::Instant;
+
 use iscsi_core::session::RequestTag;
 
 use crate::device::request::{ParsedRequest, Status};
 use crate::guest_memory::GuestBuffers;
 
 /// The state of one slot. Slots keep their allocations from request to request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct InFlight {
     /// The request as the guest made it, with its buffers.
     pub(super) request: ParsedRequest,
     /// The lane's ring that it came from.
     pub(super) ring: usize,
+    /// The turn in which it was taken from there.
+    pub(super) popped_at: Instant,
     /// How many pieces of its data wait in the send queue. While there are any, neither buffers
     /// nor descriptors go back to the guest, even if the answer has come.
     queued_pieces: u32,
     /// How it ended, when the answer came before the last piece left.
     pub(super) ended: Option<Status>,
+}
+
+impl InFlight {
+    fn new(now: Instant) -> Self {
+        Self {
+            request: ParsedRequest::default(),
+            ring: 0,
+            popped_at: now,
+            queued_pieces: 0,
+            ended: None,
+        }
+    }
 }
 
 /// All of them, by the tag that the core uses.
@@ -29,9 +45,9 @@ pub(super) struct InFlightTable {
 }
 
 impl InFlightTable {
-    pub(super) fn new(length: usize) -> Self {
+    pub(super) fn new(length: usize, now: Instant) -> Self {
         Self {
-            slots: (0..length).map(|_| InFlight::default()).collect(),
+            slots: (0..length).map(|_| InFlight::new(now)).collect(),
             released: Vec::with_capacity(length),
         }
     }

@@ -1,15 +1,17 @@
 //! From rings to requests: how a lane starts, serves and gives back its rings.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use iscsi_core::disk::requests::Admitted;
+use iscsi_core::error::SubmitError;
 use iscsi_core::session::RequestTag;
 
 use super::lane::Lane;
 use super::message::LossReason;
 use super::reactor::Token;
 use super::ring::{LaneRing, Popped};
+use super::stats::Hold;
 use crate::device::request::{ParsedRequest, Status};
 use crate::device::rings::RingSetup;
 
@@ -105,19 +107,25 @@ impl Lane {
     /// Takes a fair share from one ring. `true` when it may have more and there is room.
     fn take_from(&mut self, at: usize) -> bool {
         for _ in 0..FAIR_SHARE {
-            let Some(tag) = self.free_request() else {
-                return false;
-            };
+            let free = self.free_request();
             let Some(Some(ring)) = self.rings.get_mut(at) else {
                 return false;
             };
             if !ring.is_pending() {
                 return false;
             }
+            let tag = match free {
+                Ok(tag) => tag,
+                Err(hold) => {
+                    self.hold = Some(hold);
+                    return false;
+                }
+            };
             let Some(slot) = self.in_flight.get_mut(tag) else {
                 return false;
             };
             slot.ring = at;
+            slot.popped_at = self.now;
             match ring.pop(&mut slot.request, self.now_ms) {
                 Popped::Empty => return false,
                 Popped::Again => {}
@@ -128,52 +136,66 @@ impl Lane {
     }
 
     /// The tag for another request, when it could be sent at once, or is to fail at once.
-    fn free_request(&mut self) -> Option<RequestTag> {
+    fn free_request(&mut self) -> Result<RequestTag, Hold> {
         if self.stall.is_over_limit() {
-            return self.requests.next_free();
+            return self.requests.next_free().ok_or(Hold::TableFull);
         }
         if self.config.shared.barrier.is_raised() {
-            return None;
+            return Err(Hold::Away);
         }
-        let connection = self.connection.as_mut()?;
+        let connection = self.connection.as_mut().ok_or(Hold::Away)?;
         if self.requests.has_backlog() {
             self.requests
                 .submit_to(&mut connection.session, self.now_ms);
         }
-        if self.requests.has_backlog() || connection.session.can_submit().is_err() {
-            return None;
+        match connection.session.can_submit() {
+            Ok(()) if self.requests.has_backlog() => Err(Hold::TargetBusy),
+            Ok(()) => self.requests.next_free().ok_or(Hold::TableFull),
+            Err(SubmitError::WindowClosed) => Err(Hold::WindowClosed),
+            Err(SubmitError::TableFull) => Err(Hold::TableFull),
+            Err(SubmitError::Closing) => Err(Hold::Away),
         }
-        self.requests.next_free()
     }
 
-    /// Passes a request on to the core, or answers it here when it needs no command.
+    /// Passes a request on to the core, or answers it at once when it needs no command.
     fn admit(&mut self, tag: RequestTag) {
+        let Some(status) = self.begin(tag) else {
+            return;
+        };
         let Some(slot) = self.in_flight.get_mut(tag) else {
             return;
         };
-        let Some(Some(ring)) = self.rings.get_mut(slot.ring) else {
-            return;
-        };
         let request = &mut slot.request;
+        let request_bytes = request.extents().map(|extent| extent.length_bytes);
+        let stats = &self.config.stats;
+        stats.ended(request.kind, request_bytes.sum(), status, Duration::ZERO);
+        if let Some(Some(ring)) = self.rings.get_mut(slot.ring) {
+            ring.complete_at_once(request, status);
+        }
+    }
+
+    /// Passes a request on to the core; the answer when there is one already.
+    fn begin(&mut self, tag: RequestTag) -> Option<Status> {
+        let slot = self.in_flight.get_mut(tag)?;
+        let ring = self.rings.get(slot.ring)?.as_ref()?;
+        let request = &slot.request;
         let stable = !ring.is_writeback(self.config.writeback);
         let Some(operation) = request.operation(stable) else {
-            let status = copy_device_id(request, &self.config.device_id);
-            return ring.complete_at_once(request, status);
+            return Some(copy_device_id(request, &self.config.device_id));
         };
         if self.stall.is_over_limit() {
-            return ring.complete_at_once(request, Status::IoErr);
+            return Some(Status::IoErr);
         }
-        let admitted = self.requests.admit(operation, request.extents());
-        match admitted {
-            Ok(Admitted::InFlight) => {}
+        match self.requests.admit(operation, request.extents()) {
+            Ok(Admitted::InFlight) => None,
             Ok(Admitted::Done) => {
-                ring.complete_at_once(request, Status::Ok);
                 self.requests.release(tag);
+                Some(Status::Ok)
             }
-            Ok(Admitted::Full) => ring.complete_at_once(request, Status::IoErr),
+            Ok(Admitted::Full) => Some(Status::IoErr),
             Err(fault) => {
                 log::debug!("ring {}: {operation:?} refused: {fault}", ring.index);
-                ring.complete_at_once(request, Status::IoErr);
+                Some(Status::IoErr)
             }
         }
     }

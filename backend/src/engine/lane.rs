@@ -22,6 +22,7 @@ use super::polling::Polling;
 use super::reactor::{MAX_EVENTS, Reactor, Ready, Token};
 use super::ring::LaneRing;
 use super::stall::Stall;
+use super::stats::{Hold, LaneStats};
 use super::waiting::make_timers_exact;
 use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
 use crate::raw_io::VectorRoom;
@@ -50,6 +51,8 @@ pub(super) struct LaneConfig {
     pub(super) shared: Arc<SharedDisk>,
     /// Whom to tell when the session is lost.
     pub(super) reports: LaneReports,
+    /// What it counts.
+    pub(super) stats: Arc<LaneStats>,
 }
 
 pub(super) struct Lane {
@@ -75,6 +78,8 @@ pub(super) struct Lane {
     pub(super) rings: Vec<Option<LaneRing>>,
     /// Whose turn it is to be the first.
     pub(super) first_ring: usize,
+    /// Why requests had to stay in their ring in this turn, if any had to.
+    pub(super) hold: Option<Hold>,
     /// There was no end of requests: wait for nothing.
     pub(super) has_more: bool,
     pub(super) room: VectorRoom,
@@ -105,7 +110,7 @@ impl Lane {
             polling: [(); 2].map(|()| Polling::new(config.poll_limit)),
             requests: requests(&config),
             stall: Stall::new(config.io_timeout),
-            in_flight: InFlightTable::new(MAX_REQUESTS),
+            in_flight: InFlightTable::new(MAX_REQUESTS, now),
             config,
             mailbox,
             reactor,
@@ -115,6 +120,7 @@ impl Lane {
             connection: None,
             rings: Vec::new(),
             first_ring: 0,
+            hold: None,
             has_more: false,
             room: VectorRoom::default(),
             log_limit: LogLimit::default(),
@@ -175,8 +181,19 @@ impl Lane {
         self.take_requests();
         self.send();
         self.publish();
+        self.count_turn();
         self.end_drained_rings();
         self.close_if_done()
+    }
+
+    /// What is counted once per turn, whatever it did.
+    fn count_turn(&mut self) {
+        let stats = &self.config.stats;
+        stats.in_flight.set(self.requests.in_flight() as u64);
+        stats.retries.set(self.requests.retries());
+        if let Some(hold) = self.hold.take() {
+            stats.held(hold);
+        }
     }
 
     pub(super) fn take_messages(&mut self) {

@@ -80,6 +80,7 @@ impl Lane {
 
     fn report_loss(&self, reason: LossReason) {
         if self.closing.is_none() {
+            self.config.stats.sessions_lost.add(1);
             let lane = self.config.index;
             report(
                 &self.config.reports,
@@ -215,6 +216,7 @@ impl Lane {
                 }
             }
             Event::CommandRejected { request, reason } => {
+                self.config.stats.rejects.add(1);
                 let completion = self.requests.command_rejected(request, reason, now_ms);
                 self.complete(completion);
             }
@@ -227,6 +229,7 @@ impl Lane {
                 return Err(LossReason::Dropped { time2wait_s });
             }
             Event::Rejected(reason) => {
+                self.config.stats.rejects.add(1);
                 log::warn!(
                     "lane {}: the target rejected a PDU: {reason}",
                     self.config.index
@@ -234,7 +237,10 @@ impl Lane {
             }
             Event::AbortDone { request, response } => {
                 match self.requests.command_aborted(request, response, now_ms) {
-                    Ok(completion) => self.complete(completion),
+                    Ok(completion) => {
+                        self.config.stats.commands_aborted.add(1);
+                        self.complete(completion);
+                    }
                     // What follows is the answer to the reset.
                     Err(refused) if session.is_resetting() => self.log_reset(&refused),
                     Err(refused) => return Err(LossReason::AbortRefused(refused)),
@@ -318,6 +324,8 @@ impl Lane {
 
     fn log_timeouts(&mut self, timeouts: Timeouts) {
         let lane = self.config.index;
+        let timed_out = u64::from(timeouts.timed_out);
+        self.config.stats.commands_timed_out.add(timed_out);
         if timeouts.timed_out > 0
             && let Some(left_out) = self.log_limit.pass(self.now_ms)
         {

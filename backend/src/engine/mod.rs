@@ -18,6 +18,7 @@ mod polling;
 mod reactor;
 mod ring;
 mod stall;
+mod stats;
 mod transport;
 #[cfg(test)]
 mod transport_tests;
@@ -30,6 +31,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use iscsi_core::disk::barrier::MAX_SESSIONS;
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::record::DiskRecord;
 use iscsi_core::disk::shared::SharedDisk;
@@ -41,8 +43,10 @@ pub(crate) use self::transport::Transport;
 use self::lane::{Lane, LaneConfig};
 use self::mailbox::Mailbox;
 use self::message::Message;
+use self::stats::StatsBook;
 use crate::device::rings::{RingOwner, RingSetup};
 use crate::guest_memory::GuestMemory;
+use crate::stats::SessionStats;
 
 /// How long rings may take to drain when they are stopped, all of them together. QEMU stops one
 /// after the other and waits for each answer with its big lock held, so a guest's reset or stop
@@ -93,12 +97,24 @@ pub(crate) struct Closed {
     pub(crate) tasks_left: bool,
 }
 
+/// Which lanes and rings of a disk there are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Usage {
+    /// The indexes of the lanes, in ascending order.
+    pub(crate) lanes: Vec<usize>,
+    /// The rings in use, in ascending order, each with its lane.
+    pub(crate) rings: Vec<(u16, usize)>,
+    /// The sessions that may have left tasks at the target.
+    pub(crate) suspects: Vec<usize>,
+}
+
 /// All lanes of one disk.
 pub(crate) struct Engine {
     config: EngineConfig,
     state: Mutex<State>,
     /// The disk that every session has to lead to.
     expected: Mutex<DiskRecord>,
+    stats: StatsBook,
 }
 
 #[derive(Default)]
@@ -146,6 +162,7 @@ impl Engine {
     pub(crate) fn start(config: EngineConfig, connection: Connection) -> io::Result<Arc<Self>> {
         let engine = Self {
             expected: Mutex::new(DiskRecord::of(&config.facts)),
+            stats: StatsBook::default(),
             config,
             state: Mutex::default(),
         };
@@ -153,6 +170,31 @@ impl Engine {
         lane.mailbox.send(Message::Connected(Box::new(connection)));
         engine.state().lanes.push(Some(lane));
         Ok(Arc::new(engine))
+    }
+
+    /// Which lanes and rings there are now.
+    pub(crate) fn usage(&self) -> Usage {
+        let barrier = &self.config.shared.barrier;
+        let state = self.state();
+        let present = |(lane, handle): (usize, &Option<LaneHandle>)| handle.as_ref().map(|_| lane);
+        let mut rings: Vec<_> = state
+            .rings
+            .iter()
+            .map(|(ring, place)| (*ring, place.lane))
+            .collect();
+        rings.sort_unstable();
+        Usage {
+            lanes: state.lanes.iter().enumerate().filter_map(present).collect(),
+            rings,
+            suspects: (0..MAX_SESSIONS)
+                .filter(|session| barrier.is_suspect(*session))
+                .collect(),
+        }
+    }
+
+    /// What all lanes have counted, by session.
+    pub(crate) fn stats(&self) -> Vec<SessionStats> {
+        self.stats.read()
     }
 
     /// The disk that every session has to lead to.
@@ -296,6 +338,7 @@ impl Engine {
             io_timeout: self.config.io_timeout,
             shared: Arc::clone(&self.config.shared),
             reports: self.config.reports.clone(),
+            stats: self.stats.add_lane(index),
         };
         let lane = Lane::new(config, Arc::clone(&mailbox))?;
         let (end, ended) = sync_channel(0);

@@ -42,7 +42,7 @@ fn pattern(start: usize, length: usize) -> Vec<u8> {
 
 /// A request whose data lies in three segments that are not in order of their addresses.
 fn in_flight(memory: &Arc<GuestMemory>) -> InFlightTable {
-    let mut table = InFlightTable::new(8);
+    let mut table = InFlightTable::new(8, std::time::Instant::now());
     let buffers = &mut table.get_mut(TAG).unwrap().request.buffers;
     buffers.begin(memory);
     for (address, length) in [

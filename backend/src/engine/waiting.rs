@@ -77,6 +77,7 @@ impl Lane {
             return false;
         };
         let start = Instant::now();
+        self.set_now(start);
         let mut receive_at = start;
         let enough_bytes = self.awaited_bytes() / PAYING_SHARE;
         let (found, pays) = loop {

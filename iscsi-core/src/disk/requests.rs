@@ -51,6 +51,8 @@ pub struct Requests {
     /// The target has told that it may have ended tasks without an answer.
     tasks_cleared: bool,
     admitted: u64,
+    /// How often a request was begun again on the same session.
+    retries: u64,
     /// With the other sessions of the disk.
     shared: Arc<SharedDisk>,
 }
@@ -241,6 +243,7 @@ impl Requests {
             patience_ms: None,
             tasks_cleared: false,
             admitted: 0,
+            retries: 0,
             shared,
         }
     }
@@ -271,6 +274,11 @@ impl Requests {
     /// The tag that the next admitted request will have; `None` when the table is full.
     pub fn next_free(&self) -> Option<RequestTag> {
         self.free.last().copied().map(RequestTag)
+    }
+
+    /// How often a request was begun again on the same session, since the table was made.
+    pub fn retries(&self) -> u64 {
+        self.retries
     }
 
     /// How many requests are admitted and not released.
@@ -732,6 +740,7 @@ impl Requests {
     }
 
     fn again(&mut self, request: RequestTag, delayed: bool, now_ms: u64) {
+        self.retries += 1;
         self.restart(request);
         let patience_ms = self.patience_ms;
         let Some(slot) = self.slot(request) else {

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use vhost_user_iscsi::config::{
     DiscoverSettings, InitiatorSettings, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUES,
     MAX_SESSIONS, ProbeSettings, ServeSettings,
 };
+use vhost_user_iscsi::control_protocol::Request;
 use vhost_user_iscsi::exit::{ExitCode, Failure};
 use vhost_user_iscsi::portal::Portal;
 use vhost_user_iscsi::report::{DiscoveredPortal, ProbeReport};
@@ -194,6 +196,12 @@ impl Control for Judge {
 
     fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure> {
         Err(Self::initiator(&settings.initiator))
+    }
+
+    fn ask(&self, _: &Path, request: &Request) -> Result<serde_json::Value, Failure> {
+        let line = serde_json::to_vec(request).expect("a request is JSON");
+        assert_eq!(Request::parse(&line).as_ref(), Ok(request));
+        Err(Failure::new(ExitCode::Transport, "nobody is there"))
     }
 
     fn serve(&self, settings: ServeSettings) -> Result<(), Failure> {

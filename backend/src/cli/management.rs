@@ -1,0 +1,65 @@
+//! Options of the process as a whole: how it can be looked into.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::serve::group_id;
+use super::values::parse_mode;
+use crate::config::{ControlSocketSettings, ManagementSettings, SocketPath, SocketPathSettings};
+use crate::control_protocol::DEFAULT_PATH;
+use crate::exit::Failure;
+use crate::system::System;
+
+/// Of the process, not of a disk: in a configuration file they stand at the top only.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Management")]
+pub(super) struct ManagementArgs {
+    /// Listen on a UNIX socket at this path for ls, status and the like
+    #[arg(long, value_name = "PATH")]
+    control_socket: Option<PathBuf>,
+
+    /// The control socket's permission bits
+    #[arg(long, value_name = "MODE", default_value = "0660", value_parser = parse_mode)]
+    control_socket_mode: u32,
+
+    /// The control socket's group, by name or number
+    #[arg(long, value_name = "GROUP")]
+    control_socket_group: Option<String>,
+}
+
+impl ManagementArgs {
+    /// Checks them.
+    pub(super) fn settings(&self) -> Result<ManagementSettings, Failure> {
+        let path = self.control_socket.clone();
+        let control_socket = path.map(|path| self.socket(path, true)).transpose()?;
+        Ok(ManagementSettings { control_socket })
+    }
+
+    /// The same for a service: its control socket is at the usual place, where there is one.
+    pub(super) fn settings_of_service(
+        &self,
+        system: &System<'_>,
+    ) -> Result<ManagementSettings, Failure> {
+        let mut settings = self.settings()?;
+        let usual = system.path(DEFAULT_PATH);
+        if settings.control_socket.is_none() && usual.parent().is_some_and(Path::is_dir) {
+            settings.control_socket = Some(self.socket(usual, false)?);
+        }
+        Ok(settings)
+    }
+
+    fn socket(&self, path: PathBuf, is_required: bool) -> Result<ControlSocketSettings, Failure> {
+        let group = self.control_socket_group.as_deref();
+        Ok(ControlSocketSettings {
+            socket: SocketPathSettings {
+                path: SocketPath::new(path).map_err(|error| Failure::access(error.to_string()))?,
+                mode: self.control_socket_mode,
+                group_id: group
+                    .map(|group| group_id("--control-socket-group", group))
+                    .transpose()?,
+            },
+            is_required,
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! The disks of the process, for whoever looks into it: their boards, by name.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::board::Board;
+use crate::control_protocol::{Request, RequestVerb};
+use crate::exit::{ExitCode, Failure};
+use crate::stats::ServiceStats;
+use crate::status::{ServiceStatus, Timestamp};
+
+/// All disks of the process.
+#[derive(Debug)]
+pub(super) struct Registry {
+    started: Timestamp,
+    boards: Vec<Arc<Board>>,
+}
+
+impl Registry {
+    pub(super) fn new(boards: Vec<Arc<Board>>) -> Self {
+        Self {
+            started: Timestamp::now(),
+            boards,
+        }
+    }
+
+    /// Answers a request of the control socket.
+    pub(super) fn answer(&self, request: &Request) -> Result<Value, Failure> {
+        let boards = self.boards(request.disk.as_deref())?;
+        let value = match request.verb {
+            RequestVerb::Status => serde_json::to_value(self.status(&boards)),
+            RequestVerb::Stats => serde_json::to_value(self.stats(&boards)),
+        };
+        value.map_err(|error| Failure::new(ExitCode::Other, format!("cannot write JSON: {error}")))
+    }
+
+    fn boards(&self, name: Option<&str>) -> Result<Vec<&Board>, Failure> {
+        let all = self.boards.iter().map(AsRef::as_ref);
+        let Some(name) = name else {
+            return Ok(all.collect());
+        };
+        let found: Vec<_> = all.filter(|board| board.name() == name).collect();
+        if found.is_empty() {
+            let message = "there is no disk of that name; without a name all are shown";
+            return Err(Failure::new(ExitCode::NotFound, message));
+        }
+        Ok(found)
+    }
+
+    fn status(&self, boards: &[&Board]) -> ServiceStatus {
+        ServiceStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: self.started,
+            now: Timestamp::now(),
+            disks: boards.iter().map(|board| board.snapshot()).collect(),
+        }
+    }
+
+    fn stats(&self, boards: &[&Board]) -> ServiceStats {
+        ServiceStats {
+            started: self.started,
+            now: Timestamp::now(),
+            disks: boards.iter().map(|board| board.stats()).collect(),
+        }
+    }
+}

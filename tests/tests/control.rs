@@ -1,0 +1,433 @@
+//! Looking into a process that serves: the verbs, their control socket, and what strangers do to it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use iscsi_test_target::{LunConfig, TestTarget};
+use serde_json::Value;
+use vhost_user_iscsi_tests::config_file::ConfigFile;
+use vhost_user_iscsi_tests::daemon::{Daemon, Output, run};
+use vhost_user_iscsi_tests::disk::pattern;
+use vhost_user_iscsi_tests::frontend::spec::S_OK;
+use vhost_user_iscsi_tests::frontend::{Frontend, Layout, Request};
+use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, one_lun, start_target};
+use vhost_user_iscsi_tests::snapshot::{assert_matches, stable};
+use vhost_user_iscsi_tests::wait;
+
+/// A daemon with a control socket and two disks: `a` is served, `b`'s target is away.
+struct Watched {
+    target: TestTarget,
+    config: ConfigFile,
+    daemon: Daemon,
+    control: PathBuf,
+}
+
+/// A port on loopback where nobody listens, and nobody will.
+const AWAY: &str = "iscsi://127.0.0.1:1/iqn.2026-11.org.example:away/0";
+
+impl Watched {
+    fn new() -> Self {
+        let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+        let mut config = ConfigFile::new();
+        let control = config.control_socket();
+        config.disk("a", &target.url(0), "sessions = 1");
+        config.disk("b", AWAY, "sessions = 2");
+        let daemon = config.start();
+        let watched = Self {
+            target,
+            config,
+            daemon,
+            control,
+        };
+        watched.until_disk("b", |disk| disk["state"] == "waiting_for_target");
+        watched
+    }
+
+    fn guest(&self) -> Frontend {
+        let frontend = self.config.connect(&self.daemon, "a");
+        self.until_disk("a", |disk| disk["queues"] != Value::Array(Vec::new()));
+        frontend
+    }
+
+    fn verb(&self, arguments: &[&str]) -> Output {
+        let socket = ["--control-socket", self.control.to_str().unwrap()];
+        run(&[arguments, &socket].concat())
+    }
+
+    fn shown(&self, arguments: &[&str]) -> String {
+        let output = self.verb(arguments);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        let port = self.target.portal().port().to_string();
+        let directory = self.config.directory().to_str().unwrap().to_owned();
+        let pid = self.daemon.id().to_string();
+        let version = env!("CARGO_PKG_VERSION");
+        let isids = self.isids();
+        let mut volatile = vec![
+            (directory.as_str(), "DIRECTORY"),
+            (port.as_str(), "PORT"),
+            (version, "VERSION"),
+        ];
+        volatile.extend(isids.iter().map(|isid| (isid.as_str(), "ISID_")));
+        let process = format!("process {pid},");
+        let in_json = format!("\"pid\": {pid},");
+        volatile.extend([
+            (process.as_str(), "process PID,"),
+            (in_json.as_str(), "\"pid\": PID,"),
+        ]);
+        stable(&output.stdout, &volatile)
+    }
+
+    fn isids(&self) -> Vec<String> {
+        let document = self.status();
+        let disks = document["disks"].as_array().unwrap().iter();
+        let sessions = disks.flat_map(|disk| disk["sessions"].as_array().unwrap());
+        let isids = sessions.map(|session| session["isid"].as_str().unwrap().to_owned());
+        isids.collect()
+    }
+
+    fn status(&self) -> Value {
+        let output = self.verb(&["status", "--json"]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        serde_json::from_str(&output.stdout).unwrap()
+    }
+
+    fn disk(&self, name: &str) -> Value {
+        let request = format!("{{\"verb\":\"status\",\"disk\":\"{name}\"}}\n");
+        // Others may have taken all places, and have just gone.
+        let answer = wait::until(SOON, || try_to_ask(&mut self.connect(), &request));
+        answer.unwrap()["result"]["disks"][0].clone()
+    }
+
+    fn until_disk(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let found = wait::until(SOON, || Some(self.disk(name)).filter(|disk| wanted(disk)));
+        found.unwrap_or_else(|| panic!("{:#}, {:#?}", self.disk(name), self.daemon.log()))
+    }
+
+    fn connect(&self) -> UnixStream {
+        let connected = wait::until(SOON, || UnixStream::connect(&self.control).ok());
+        let stream = connected.unwrap_or_else(|| panic!("{:#?}", self.daemon.log()));
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream
+    }
+}
+
+/// One line there, one line back.
+fn ask(stream: &mut UnixStream, line: &str) -> Value {
+    stream.write_all(line.as_bytes()).unwrap();
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
+}
+
+#[test]
+fn ls_shows_a_block_for_each_session() {
+    let watched = Watched::new();
+    let _guest = watched.guest();
+    assert_matches("control/ls.txt", &watched.shown(&["ls"]));
+    assert_matches("control/ls-lc.txt", &watched.shown(&["ls", "-l", "-c"]));
+    assert_matches("control/ls.json", &watched.shown(&["ls", "--json"]));
+}
+
+#[test]
+fn status_shows_a_line_for_each_disk_and_everything_about_one() {
+    let watched = Watched::new();
+    let _guest = watched.guest();
+    assert_matches("control/status.txt", &watched.shown(&["status"]));
+    assert_matches("control/status-a.txt", &watched.shown(&["status", "a"]));
+    assert_matches("control/status-b.txt", &watched.shown(&["status", "b"]));
+    assert_matches("control/status.json", &watched.shown(&["status", "--json"]));
+    let none = watched.verb(&["status", "c"]);
+    assert_eq!(none.code, Some(21));
+    assert!(
+        none.stderr.contains("no disk of that name"),
+        "{}",
+        none.stderr
+    );
+}
+
+#[test]
+fn a_session_that_is_lost_and_back_is_seen() {
+    let watched = Watched::new();
+    let mut guest = watched.guest();
+    watched.target.refuse_connections();
+    watched.target.drop_connections();
+    let lost = watched.until_disk("a", |disk| {
+        let reason = disk["sessions"][0]["reason"].as_str();
+        reason.is_some_and(|reason| reason.contains("Connection refused"))
+    });
+    assert_eq!(lost["sessions"][0]["state"], "waiting");
+    assert_eq!(lost["problems"].as_array().unwrap().len(), 1, "{lost:#}");
+    let shown = watched.shown(&["ls"]);
+    assert!(
+        shown.contains("SESSION STATUS          : DROPPED AT TIME: cannot reach"),
+        "{shown}"
+    );
+    let shown = watched.shown(&["status"]);
+    assert!(shown.contains("a: session 0 is away since TIME"), "{shown}");
+    watched.target.accept_connections().unwrap();
+    let back = watched.until_disk("a", |disk| disk["sessions"][0]["state"] == "logged_in");
+    assert_eq!(back["sessions"][0]["reconnects"], 1);
+    assert_eq!(back["sessions"][0]["reason"], Value::Null);
+    assert_ne!(back["sessions"][0]["last_error"], Value::Null);
+    assert_eq!(back["problems"], Value::Array(Vec::new()));
+    assert_eq!(guest.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
+}
+
+#[test]
+fn a_front_end_is_seen_to_come_and_go() {
+    let watched = Watched::new();
+    watched.until_disk("a", |disk| disk["state"] == "serving");
+    assert_eq!(watched.disk("a")["front_end"], Value::Null);
+    let guest = watched.guest();
+    let disk = watched.disk("a");
+    assert_ne!(disk["front_end"], Value::Null);
+    assert_eq!(disk["queues"][0]["session"], 0);
+    drop(guest);
+    let gone = watched.until_disk("a", |disk| disk["front_end"] == Value::Null);
+    assert_eq!(gone["queues"], Value::Array(Vec::new()));
+}
+
+/// The same, where it is a result.
+fn try_to_ask(stream: &mut UnixStream, line: &str) -> Option<Value> {
+    stream.write_all(line.as_bytes()).ok()?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).ok()?;
+    let answer: Value = serde_json::from_str(&answer).ok()?;
+    (answer["ok"] == true).then_some(answer)
+}
+
+#[test]
+fn stats_add_up_to_what_the_front_end_did_and_survive_it() {
+    let watched = Watched::new();
+    let counted = || {
+        let output = watched.verb(&["stats", "a", "--json"]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        let document: Value = serde_json::from_str(&output.stdout).unwrap();
+        document["disks"][0]["sessions"][0].clone()
+    };
+    for round in 1..=2 {
+        let mut guest = watched.guest();
+        for sector in 0..10 {
+            assert_eq!(guest.queue(0).write(sector, &pattern(1024)).unwrap(), S_OK);
+            assert_eq!(guest.queue(0).read(sector, 512).unwrap().0, S_OK);
+        }
+        // Beyond the end.
+        assert_ne!(guest.queue(0).read(1 << 40, 512).unwrap().0, S_OK);
+        guest.queue(0).submit_batch(vec![flush()]).unwrap();
+        guest.queue(0).wait_used(SOON).unwrap();
+        let operations = &counted()["operations"];
+        let of = |name: &str| {
+            let operation = &operations[name];
+            ["requests", "bytes", "errors"].map(|field| operation[field].as_u64().unwrap())
+        };
+        assert_eq!(of("write"), [10 * round, 10 * round * 1024, 0]);
+        assert_eq!(of("read"), [11 * round, 10 * round * 512, round]);
+        assert_eq!(of("flush"), [round, 0, 0]);
+        assert_eq!(of("discard"), [0; 3]);
+        let buckets = operations["write"]["latency"]["buckets"]
+            .as_array()
+            .unwrap();
+        let in_buckets = buckets
+            .iter()
+            .map(|bucket| bucket["requests"].as_u64().unwrap());
+        assert_eq!(in_buckets.sum::<u64>(), 10 * round);
+        drop(guest);
+        watched.until_disk("a", |disk| disk["front_end"] == Value::Null);
+    }
+    watched.target.drop_connections();
+    watched.until_disk("a", |disk| disk["sessions"][0]["reconnects"] == 1);
+    assert_eq!(counted()["sessions_lost"], 1);
+    let shown = watched.verb(&["stats"]).stdout;
+    assert!(shown.contains("\n  write            20 "), "{shown}");
+    assert!(shown.contains("sessions lost: 1"), "{shown}");
+    assert!(shown.contains("Disk b: nothing yet"), "{shown}");
+}
+
+fn flush() -> (Request, Layout) {
+    let flush = Request::flush();
+    let layout = Layout::usual(&flush);
+    (flush, layout)
+}
+
+/// While `nuisance` goes on, a guest's requests are answered as ever.
+fn with_a_guest_at_work(watched: &Watched, nuisance: impl FnOnce()) {
+    let mut guest = watched.guest();
+    thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            for sector in (0..2048).step_by(8) {
+                assert_eq!(guest.queue(0).write(sector, &pattern(4096)).unwrap(), S_OK);
+            }
+        });
+        nuisance();
+        worker.join().unwrap();
+    });
+    assert_eq!(watched.target.violations(), [""; 0]);
+    assert_eq!(watched.disk("a")["state"], "serving");
+}
+
+#[test]
+fn garbage_gets_an_error_and_the_next_request_an_answer() {
+    let watched = Watched::new();
+    with_a_guest_at_work(&watched, || {
+        let mut stream = watched.connect();
+        for garbage in [
+            "\n",
+            "hunter2\n",
+            "{}\n",
+            "[[[[\n",
+            "{\"verb\":\"hunter2\"}\n",
+            "\0\x1b\n",
+        ] {
+            let answer = ask(&mut stream, garbage);
+            assert_eq!(answer["ok"], false, "{garbage:?}");
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+        stream.write_all(&[0xff, b'\n']).unwrap();
+        let mut reader = BufReader::new(&stream);
+        reader.read_line(&mut String::new()).unwrap();
+        assert_eq!(ask(&mut stream, "{\"verb\":\"status\"}\n")["ok"], true);
+        // Two at once, and half of one at the end.
+        stream
+            .write_all(b"{\"verb\":\"status\"}\n{\"verb\":\"status\"}\n{\"ve")
+            .unwrap();
+        let mut reader = BufReader::new(&stream);
+        for _ in 0..2 {
+            assert!(reader.read_line(&mut String::new()).unwrap() > 100);
+        }
+    });
+}
+
+#[test]
+fn a_request_of_64_kib_is_read_and_a_longer_one_ends_the_connection() {
+    let watched = Watched::new();
+    with_a_guest_at_work(&watched, || {
+        let mut stream = watched.connect();
+        let request = "{\"verb\":\"status\"";
+        let padded = |length: usize| format!("{request}{:1$}}}\n", "", length - request.len() - 1);
+        assert_eq!(ask(&mut stream, &padded(64 * 1024))["ok"], true);
+        assert_eq!(ask(&mut stream, &padded(64 * 1024 + 1))["ok"], false);
+        assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0);
+        // Without an end, what was sent beyond is never read.
+        let mut stream = watched.connect();
+        let _ = stream.write_all(&[b' '; 256 * 1024]);
+        let mut answer = String::new();
+        let _ = BufReader::new(stream).read_line(&mut answer);
+        assert!(
+            answer.contains("65536 bytes at most") || answer.is_empty(),
+            "{answer}"
+        );
+    });
+}
+
+#[test]
+fn those_who_sit_there_keep_out_the_17th_only_as_long_as_they_sit() {
+    let watched = Watched::new();
+    with_a_guest_at_work(&watched, || {
+        let sit = || {
+            let mut stream = watched.connect();
+            try_to_ask(&mut stream, "{\"verb\":\"status\"}\n").map(|_| stream)
+        };
+        // Those of before may be there for a moment yet.
+        let sitting = (0..16).map(|_| wait::until(SOON, sit).unwrap());
+        let mut sitting: Vec<_> = sitting.collect();
+        let mut answer = String::new();
+        BufReader::new(watched.connect())
+            .read_line(&mut answer)
+            .unwrap();
+        assert!(
+            answer.contains("16 connections are open already"),
+            "{answer}"
+        );
+        sitting.pop();
+        assert!(wait::until(SOON, sit).is_some());
+    });
+}
+
+#[test]
+fn who_asks_and_does_not_read_is_dropped() {
+    let watched = Watched::new();
+    with_a_guest_at_work(&watched, || {
+        let mut stream = watched.connect();
+        stream
+            .set_write_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let asked = (0..1_000_000).find(|_| stream.write_all(b"{\"verb\":\"status\"}\n").is_err());
+        assert!(asked.is_some(), "it listens for ever");
+    });
+}
+
+#[test]
+fn two_processes_cannot_have_one_control_socket_and_a_stale_one_is_replaced() {
+    let mut watched = Watched::new();
+    watched.until_disk("a", |disk| disk["state"] == "serving");
+    let mode = std::fs::metadata(&watched.control)
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let socket = watched.config.directory().join("other.sock");
+    let arguments = [
+        "--socket-path",
+        socket.to_str().unwrap(),
+        "--blk-file",
+        &watched.target.url(0),
+        "--initiator-name",
+        INITIATOR_NAME,
+        "--control-socket",
+        watched.control.to_str().unwrap(),
+    ];
+    let second = run(&arguments);
+    assert_eq!(second.code, Some(13), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("by another process already"),
+        "{}",
+        second.stderr
+    );
+    assert_eq!(watched.disk("a")["state"], "serving");
+    watched.daemon.kill();
+    watched.daemon.wait_exit(SOON);
+    assert!(watched.control.exists());
+    let nobody = watched.verb(&["status"]);
+    assert_eq!(nobody.code, Some(4));
+    assert!(
+        nobody.stderr.contains("Connection refused"),
+        "{}",
+        nobody.stderr
+    );
+    watched.daemon = watched.config.start();
+    watched.until_disk("a", |disk| disk["state"] == "serving");
+    let (status, _) = watched.daemon.terminate(SOON);
+    assert_eq!(status.code(), Some(0));
+    assert!(!watched.control.exists());
+}
+
+#[test]
+fn a_single_disk_has_a_control_socket_when_it_is_asked_for() {
+    let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let directory = tempfile::tempdir().unwrap();
+    let control = directory.path().join("control");
+    let control = control.to_str().unwrap();
+    let arguments = [
+        "--initiator-name",
+        INITIATOR_NAME,
+        "--control-socket",
+        control,
+        "--control-socket-mode",
+        "0600",
+    ];
+    let _daemon = Daemon::start(&target.url(0), &arguments);
+    let mode = std::fs::metadata(control).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let status = run(&["status", "disk", "--control-socket", control]);
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+}
