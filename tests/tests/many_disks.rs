@@ -5,9 +5,11 @@
     reason = "helpers of tests fail like tests"
 )]
 
+use std::fs;
+
 use iscsi_test_target::{LunConfig, TargetConfig, TestTarget};
 use vhost_user_iscsi_tests::config_file::ConfigFile;
-use vhost_user_iscsi_tests::daemon::run;
+use vhost_user_iscsi_tests::daemon::{Daemon, run};
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::served::{SOON, start_target};
@@ -102,7 +104,7 @@ fn sixty_four_disks_are_served_under_load_while_a_quarter_of_them_lose_their_tar
     const LUNS: u16 = 16;
     const MOST_KIB: u64 = 320 << 10;
     let targets: Vec<_> = (0..TARGETS).map(|_| luns(LUNS)).collect();
-    let mut config = Config::new();
+    let mut config = ConfigFile::new();
     let mut names = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         for lun in 0..LUNS {
@@ -114,7 +116,7 @@ fn sixty_four_disks_are_served_under_load_while_a_quarter_of_them_lose_their_tar
     let daemon = config.start();
     let mut frontends: Vec<_> = names
         .iter()
-        .map(|name| connect(&daemon, &config.socket(name)))
+        .map(|name| config.connect(&daemon, name))
         .collect();
     let [lost, ..] = targets.as_slice() else {
         panic!("there are targets")
