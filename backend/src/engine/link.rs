@@ -310,14 +310,14 @@ impl Lane {
             return;
         };
         if !connection.session.is_pinging() {
-            connection.acknowledged_bytes = None;
+            connection.sending = None;
             return;
         }
-        let Ok(bytes) = connection.transport.acknowledged_bytes() else {
+        let Ok(sending) = connection.transport.sending() else {
             return;
         };
-        let former = connection.acknowledged_bytes.replace(bytes);
-        if former.is_some_and(|former| former < bytes) {
+        let former = connection.sending.replace(sending);
+        if former.is_some_and(|former| sending.has_moved_since(former)) {
             connection.session.still_sending(self.now_ms);
         }
     }

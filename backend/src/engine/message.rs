@@ -15,7 +15,7 @@ use iscsi_core::session::Session;
 
 use super::reactor::{Reactor, Token};
 use super::ring::LaneRing;
-use super::transport::Transport;
+use super::transport::{Sending, Transport};
 use crate::device::rings::RingSetup;
 use crate::guest_memory::GuestMemory;
 
@@ -29,8 +29,8 @@ pub(crate) struct Connection {
     /// The socket takes nothing for now; epoll will tell.
     pub(super) blocked: bool,
     pub(super) watched_writable: bool,
-    /// What the target's end had acknowledged when it was last looked at, while a ping waits.
-    pub(super) acknowledged_bytes: Option<u64>,
+    /// How far the target's end had come when it was last looked at, while a ping waits.
+    pub(super) sending: Option<Sending>,
 }
 
 impl Connection {
@@ -41,7 +41,7 @@ impl Connection {
             transport,
             blocked: false,
             watched_writable: false,
-            acknowledged_bytes: None,
+            sending: None,
         }
     }
 

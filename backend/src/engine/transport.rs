@@ -39,6 +39,25 @@ const MAX_PIECES: usize = 1024;
 /// Zeros to send: WRITE SAME and written zeros take them from here, again and again.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
+/// What a slow link has to move for a while: less cannot keep a ping from its target for long.
+pub(super) const SLOW_BYTES: u64 = 16 * 1024;
+
+/// How far the target's end has taken in what is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sending {
+    /// What it has, in all.
+    pub(super) acknowledged_bytes: u64,
+    /// What it has not.
+    pub(super) waiting_bytes: u64,
+}
+
+impl Sending {
+    /// Whether a link that had much to move has moved some of it since.
+    pub(super) fn has_moved_since(self, former: Self) -> bool {
+        former.waiting_bytes >= SLOW_BYTES && self.acknowledged_bytes > former.acknowledged_bytes
+    }
+}
+
 /// A connection in full-feature phase.
 #[derive(Debug)]
 pub(crate) struct Transport {
@@ -87,10 +106,14 @@ impl Transport {
         self.received_bytes
     }
 
-    /// How much of what was sent the target's end has taken in, in all.
-    pub(super) fn acknowledged_bytes(&self) -> io::Result<u64> {
-        let waiting_bytes = unacknowledged_bytes(self.socket.as_fd())?;
-        Ok(self.sent_bytes.saturating_sub(waiting_bytes))
+    /// How far the target's end has taken in what is to be sent.
+    pub(super) fn sending(&self) -> io::Result<Sending> {
+        let in_socket_bytes = unacknowledged_bytes(self.socket.as_fd())?;
+        let queued_bytes: usize = self.output.pieces.iter().map(Piece::length).sum();
+        Ok(Sending {
+            acknowledged_bytes: self.sent_bytes.saturating_sub(in_socket_bytes),
+            waiting_bytes: in_socket_bytes + queued_bytes as u64,
+        })
     }
 
     /// Has the reactor report the socket only when `length_bytes` have arrived; a receive may be

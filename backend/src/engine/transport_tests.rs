@@ -14,7 +14,7 @@ use iscsi_core::session::{Placement, RequestTag, Transmit};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::in_flight::InFlightTable;
-use super::transport::{Sink, Transport};
+use super::transport::{SLOW_BYTES, Sending, Sink, Transport};
 use crate::device::request::Status;
 use crate::guest_memory::{GuestMemory, MemoryTable};
 use crate::raw_io::VectorRoom;
@@ -215,4 +215,17 @@ fn what_arrived_before_the_hand_over_is_kept() {
     assert_eq!(transport.input.bytes(), b"rly");
     transport.input.consume(3);
     assert!(transport.input.is_empty());
+}
+
+#[test]
+fn only_a_link_that_has_much_to_move_and_moves_it_is_slow() {
+    let sending = |acknowledged_bytes, waiting_bytes| Sending {
+        acknowledged_bytes,
+        waiting_bytes,
+    };
+    let ping = sending(1000, 48);
+    assert!(!sending(1048, 0).has_moved_since(ping));
+    let much = sending(1000, SLOW_BYTES);
+    assert!(sending(1001, SLOW_BYTES - 1).has_moved_since(much));
+    assert!(!sending(1000, SLOW_BYTES + 48).has_moved_since(much));
 }
