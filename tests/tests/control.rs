@@ -258,6 +258,24 @@ fn flush() -> (Request, Layout) {
     (flush, layout)
 }
 
+#[test]
+fn explain_asks_nobody() {
+    for (code, name) in [
+        ("0302", "login"),
+        ("05/25/00", "sense"),
+        ("reject:09", "reject"),
+    ] {
+        let text = run(&["explain", code]);
+        assert_eq!(text.code, Some(0), "{}", text.stderr);
+        assert_matches(&format!("control/explain-{name}.txt"), &text.stdout);
+    }
+    let json = run(&["explain", "--json", "0302"]);
+    assert_matches("control/explain-login.json", &json.stdout);
+    let refused = run(&["explain", "hunter2"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(!refused.stderr.contains("hunter2"), "{}", refused.stderr);
+}
+
 /// While `nuisance` goes on, a guest's requests are answered as ever.
 fn with_a_guest_at_work(watched: &Watched, nuisance: impl FnOnce()) {
     let mut guest = watched.guest();

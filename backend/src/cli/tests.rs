@@ -457,7 +457,7 @@ const BAD_LINES: [(&str, u8, &str); 45] = [
     (
         "no-such-verb",
         2,
-        "the verbs are serve, check, ls, status, stats, discover, probe and iname",
+        "the verbs are serve, check, ls, status, stats, discover, probe, explain and iname",
     ),
     ("--no-such-option", 2, "there is no option --no-such-option"),
     ("discover", 2, "<HOST[:PORT]> is missing"),
