@@ -23,6 +23,7 @@ pub mod exit;
 pub mod guest_memory;
 pub mod initiator_name;
 pub mod memory_watch;
+pub mod metrics;
 mod pdu_log;
 pub mod portal;
 #[allow(
