@@ -1,6 +1,7 @@
 //! Checked settings: a value that exists is valid.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -105,6 +106,8 @@ pub struct ServeSettings {
 pub struct ManagementSettings {
     /// Where the verbs ask; `None` for nowhere.
     pub control_socket: Option<ControlSocketSettings>,
+    /// Where Prometheus asks; `None` for nowhere.
+    pub metrics_address: Option<SocketAddr>,
 }
 
 /// The socket of the verbs that look into a serving process.

@@ -21,8 +21,10 @@ pub mod exit;
     reason = "guest memory is shared with a guest that writes to it"
 )]
 pub mod guest_memory;
+pub mod http_head;
 pub mod initiator_name;
 pub mod memory_watch;
+pub mod metrics;
 mod pdu_log;
 pub mod portal;
 #[allow(

@@ -12,6 +12,7 @@
 pub mod config_file;
 pub mod daemon;
 pub mod disk;
+pub mod exposition;
 pub mod frontend;
 pub mod model;
 pub mod process;

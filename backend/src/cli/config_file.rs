@@ -46,7 +46,8 @@ const NAME: &str = "name";
 const SOCKET_PATH: &str = "socket-path";
 
 /// Of the process as a whole.
-const SERVICE: [&str; 3] = [
+const SERVICE: [&str; 4] = [
+    "metrics-address",
     "control-socket",
     "control-socket-mode",
     "control-socket-group",

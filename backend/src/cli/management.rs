@@ -1,11 +1,12 @@
 //! Options of the process as a whole: how it can be looked into.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::serve::group_id;
-use super::values::parse_mode;
+use super::values::{parse_metrics_address, parse_mode};
 use crate::config::{ControlSocketSettings, ManagementSettings, SocketPath, SocketPathSettings};
 use crate::control_protocol::DEFAULT_PATH;
 use crate::exit::Failure;
@@ -26,6 +27,10 @@ pub(super) struct ManagementArgs {
     /// The control socket's group, by name or number
     #[arg(long, value_name = "GROUP")]
     control_socket_group: Option<String>,
+
+    /// Answer Prometheus at http://ADDRESS:PORT/metrics; a port alone is one of loopback
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = parse_metrics_address)]
+    metrics_address: Option<SocketAddr>,
 }
 
 impl ManagementArgs {
@@ -33,7 +38,10 @@ impl ManagementArgs {
     pub(super) fn settings(&self) -> Result<ManagementSettings, Failure> {
         let path = self.control_socket.clone();
         let control_socket = path.map(|path| self.socket(path, true)).transpose()?;
-        Ok(ManagementSettings { control_socket })
+        Ok(ManagementSettings {
+            control_socket,
+            metrics_address: self.metrics_address,
+        })
     }
 
     /// The same for a service: its control socket is at the usual place, where there is one.

@@ -8,6 +8,7 @@ mod check;
 mod columns;
 mod config_file;
 mod discover;
+mod explain;
 mod iname;
 mod logging;
 mod ls;
@@ -74,6 +75,7 @@ pub trait Control {
                       vhost-user-iscsi stats [DISK] [OPTIONS]\n       \
                       vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
                       vhost-user-iscsi probe URL [OPTIONS]\n       \
+                      vhost-user-iscsi explain CODE\n       \
                       vhost-user-iscsi iname",
     after_help = "Logs go to stderr. Exit codes: 0 done, 1 other, 2 usage or bad URL, 4 connection, \
                   5 target in trouble, 8 time-out, 13 secret file or socket path, 19 login refused, \
@@ -113,6 +115,8 @@ enum Verb {
     Discover(discover::DiscoverArgs),
     /// Log in to a LUN and show everything that was negotiated and found
     Probe(probe::ProbeArgs),
+    /// Say what a code means, where it usually comes from, and what to try
+    Explain(explain::ExplainArgs),
     /// Print a fresh, unique initiator name
     Iname(iname::InameArgs),
 }
@@ -152,6 +156,7 @@ pub fn run(
         Some(Verb::Stats(arguments)) => stats::run(&arguments, control, out),
         Some(Verb::Discover(arguments)) => discover::run(&arguments, system, control, out),
         Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
+        Some(Verb::Explain(arguments)) => explain::run(&arguments, out),
         Some(Verb::Iname(arguments)) => iname::run(&arguments, out),
     }
 }

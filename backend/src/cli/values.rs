@@ -1,5 +1,6 @@
 //! Values of options. No message repeats the value: it may be a misplaced secret.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use iscsi_core::login::settings::DigestPreference;
@@ -45,6 +46,16 @@ pub(super) fn parse_command_timeout(text: &str) -> Result<OptionalTime, String> 
         .filter(|time| (MIN_COMMAND_TIMEOUT..=MAX_IO_TIMEOUT).contains(time))
         .map(|time| OptionalTime(Some(time)))
         .ok_or_else(|| "forever, or a time with its unit, from 1s to 1day, such as 30s".to_owned())
+}
+
+/// A port of loopback, or an address with a port; IPv6 in brackets. Port 0 is any that is free.
+pub(super) fn parse_metrics_address(text: &str) -> Result<SocketAddr, String> {
+    let of_loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let port = text.parse().ok().map(of_loopback);
+    port.or_else(|| text.parse().ok()).ok_or_else(|| {
+        "a port, or an IP address with a port, such as 9123, 192.0.2.1:9123 or [::1]:9123"
+            .to_owned()
+    })
 }
 
 /// The four ways to offer a digest.
@@ -114,6 +125,28 @@ pub(super) fn parse_serial(text: &str) -> Result<Serial, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metrics_are_at_loopback_unless_the_address_says_otherwise() {
+        for (text, address) in [
+            ("9123", "127.0.0.1:9123"),
+            ("0.0.0.0:1", "0.0.0.0:1"),
+            ("[::1]:65535", "[::1]:65535"),
+        ] {
+            assert_eq!(parse_metrics_address(text), Ok(address.parse().unwrap()));
+        }
+        for text in [
+            "",
+            "65536",
+            "-1",
+            "localhost:9123",
+            "::1",
+            "127.0.0.1",
+            ":9123",
+        ] {
+            assert!(parse_metrics_address(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_login_timeout_has_a_unit_and_bounds() {

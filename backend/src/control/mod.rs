@@ -13,6 +13,7 @@ mod disk;
 mod error;
 mod isid;
 mod login;
+mod metrics_http;
 mod probe;
 mod registry;
 mod serve;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::board::Board;
 use crate::control_protocol::{Request, RequestVerb};
 use crate::exit::{ExitCode, Failure};
+use crate::metrics;
 use crate::stats::ServiceStats;
 use crate::status::{ServiceStatus, Timestamp};
 
@@ -33,6 +34,12 @@ impl Registry {
             RequestVerb::Stats => serde_json::to_value(self.stats(&boards)),
         };
         value.map_err(|error| Failure::new(ExitCode::Other, format!("cannot write JSON: {error}")))
+    }
+
+    /// Everything, as Prometheus wants it.
+    pub(super) fn metrics(&self) -> String {
+        let boards: Vec<_> = self.boards.iter().map(AsRef::as_ref).collect();
+        metrics::render(&self.status(&boards), &self.stats(&boards))
     }
 
     fn boards(&self, name: Option<&str>) -> Result<Vec<&Board>, Failure> {

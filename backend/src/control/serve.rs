@@ -1,5 +1,6 @@
 //! Serving: all disks of the process, from the command line or a configuration file to the end.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,8 +10,9 @@ use tokio::task::JoinSet;
 use super::board::Board;
 use super::control_socket::ControlSocket;
 use super::disk::{Place, serve_disk};
+use super::metrics_http;
 use super::registry::Registry;
-use crate::config::{DiskName, ServeSettings, ServedDisk};
+use crate::config::{DiskName, ManagementSettings, ServeSettings, ServedDisk};
 use crate::exit::{ExitCode, Failure};
 
 /// Serves until SIGTERM or SIGINT, or until the one front-end of a connected socket has gone.
@@ -22,12 +24,39 @@ pub(super) fn serve(settings: ServeSettings) -> Result<(), Failure> {
     let claimed = settings.disks.into_iter().map(Claimed::new);
     let disks = claimed.collect::<Result<Vec<_>, _>>()?;
     // Before there is another thread: binding changes the process's umask for a moment.
-    let control_socket = ControlSocket::bind(settings.management.control_socket)?;
+    let windows = Windows::open(settings.management)?;
     let runtime = super::runtime()?;
-    let result = runtime.block_on(serve_disks(disks, control_socket));
+    let result = runtime.block_on(serve_disks(disks, windows));
     // Logins in progress are of no use any more.
     runtime.shutdown_background();
     result
+}
+
+/// Where others can look into the process.
+struct Windows {
+    control_socket: Option<ControlSocket>,
+    metrics: Option<TcpListener>,
+}
+
+impl Windows {
+    fn open(settings: ManagementSettings) -> Result<Self, Failure> {
+        let metrics = settings.metrics_address.map(metrics_http::bind);
+        Ok(Self {
+            control_socket: ControlSocket::bind(settings.control_socket)?,
+            metrics: metrics.transpose()?,
+        })
+    }
+
+    /// They are answered from now on.
+    fn serve(&mut self, registry: &Arc<Registry>) -> Result<(), Failure> {
+        if let Some(socket) = &mut self.control_socket {
+            socket.serve(Arc::clone(registry))?;
+        }
+        match self.metrics.take() {
+            Some(listener) => metrics_http::serve(listener, Arc::clone(registry)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A disk whose socket is ours.
@@ -102,16 +131,11 @@ impl Stop {
     }
 }
 
-async fn serve_disks(
-    claimed: Vec<Claimed>,
-    mut control_socket: Option<ControlSocket>,
-) -> Result<(), Failure> {
+async fn serve_disks(claimed: Vec<Claimed>, mut windows: Windows) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let boards = claimed.iter().map(|claimed| Arc::clone(&claimed.board));
     let registry = Arc::new(Registry::new(boards.collect()));
-    if let Some(socket) = &mut control_socket {
-        socket.serve(registry)?;
-    }
+    windows.serve(&registry)?;
     let (stop, asked) = watch::channel(false);
     let is_only = claimed.len() == 1;
     let mut disks = JoinSet::new();

@@ -26,6 +26,7 @@ mod front_end;
 mod login;
 mod peer;
 mod probe;
+mod questions;
 mod scsi;
 pub mod seeds;
 mod session;
@@ -45,7 +46,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     target("block_requests", block_requests::run),
     target("chap_values", chap_values::run),
     target("command_line", command_line::run),
@@ -56,6 +57,7 @@ pub const TARGETS: [Target; 13] = [
     target("inflight_region", fuzzing::inflight_region),
     target("login", login::run),
     target("probe", probe::run),
+    target("questions", questions::run),
     target("scsi", scsi::run),
     target("session", session::run),
     target("url", url::run),

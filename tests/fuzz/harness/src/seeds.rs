@@ -31,6 +31,7 @@ pub fn all() -> Vec<Seed> {
         inflight_region(),
         login(),
         probe(),
+        questions(),
         scsi(),
         session(),
         url(),
@@ -479,6 +480,21 @@ fn scsi() -> Vec<Seed> {
             ],
         ),
     ]
+}
+
+fn questions() -> Vec<Seed> {
+    [
+        ("status", "\0{\"verb\":\"status\"}"),
+        (
+            "stats-of-disk",
+            "\0 {\"disk\": \"a\\u0062\", \"verb\": \"stats\"} ",
+        ),
+        ("get", "\u{1}GET /metrics HTTP/1.1\r\nHost: a:9123\r\n\r\n"),
+        ("head", "\u{1}HEAD /metrics?x HTTP/1.0\r\n\r\n"),
+    ]
+    .into_iter()
+    .map(|(name, text)| seed("questions", name, &[text.as_bytes()]))
+    .collect()
 }
 
 fn url() -> Vec<Seed> {

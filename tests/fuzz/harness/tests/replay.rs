@@ -147,6 +147,7 @@ replays! {
     inflight_region
     login
     probe
+    questions
     scsi
     session
     url
