@@ -12,13 +12,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use iscsi_test_target::{LunConfig, TestTarget};
+use iscsi_test_target::{LoginFault, LunConfig, Rule, TestTarget};
 use serde_json::Value;
 use vhost_user_iscsi_tests::config_file::ConfigFile;
 use vhost_user_iscsi_tests::daemon::{Daemon, Output, run};
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::frontend::{Frontend, Layout, Request};
+use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig, Layout, Request};
 use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, one_lun, start_target};
 use vhost_user_iscsi_tests::snapshot::{assert_matches, stable};
 use vhost_user_iscsi_tests::wait;
@@ -203,6 +203,72 @@ fn try_to_ask(stream: &mut UnixStream, line: &str) -> Option<Value> {
     BufReader::new(stream).read_line(&mut answer).ok()?;
     let answer: Value = serde_json::from_str(&answer).ok()?;
     (answer["ok"] == true).then_some(answer)
+}
+
+#[test]
+fn a_session_that_is_refused_is_a_problem_until_the_guest_leaves() {
+    let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let mut config = ConfigFile::new();
+    let control = config.control_socket();
+    config.disk("a", &target.url(0), "sessions = 2");
+    let daemon = config.start();
+    let watched = Watched {
+        target,
+        config,
+        daemon,
+        control,
+    };
+    watched.until_disk("a", |disk| disk["state"] == "serving");
+    let (class, detail) = (3, 2);
+    watched
+        .target
+        .add(Rule::login(LoginFault::Status { class, detail }));
+    let frontend = FrontendConfig {
+        queues: 2,
+        memory_bytes: 4 << 20,
+        ..FrontendConfig::default()
+    };
+    let guest = Frontend::connect(watched.config.socket("a"), frontend).unwrap();
+    let refused = watched.until_disk("a", |disk| disk["sessions"][1]["state"] == "refused");
+    let problem = refused["problems"][0].as_str().unwrap();
+    assert!(
+        problem.contains("session 1 cannot be had, its queues share session 0"),
+        "{problem}"
+    );
+    assert!(
+        problem.contains("out of resources (status 0302)"),
+        "{problem}"
+    );
+    assert_eq!(refused["queues"][1]["session"], 0);
+    watched.target.clear_rules();
+    drop(guest);
+    watched.until_disk("a", |disk| disk["problems"] == Value::Array(Vec::new()));
+    let _guest = Frontend::connect(watched.config.socket("a"), frontend).unwrap();
+    let up = watched.until_disk("a", |disk| disk["sessions"][1]["state"] == "logged_in");
+    assert_eq!(up["queues"][1]["session"], 1);
+}
+
+#[test]
+fn a_redirect_in_force_is_seen() {
+    let other = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let watched = Watched::new();
+    let address = other.portal().to_string();
+    watched.until_disk("a", |disk| disk["state"] == "serving");
+    watched.target.add(Rule::login(LoginFault::Redirect {
+        permanent: false,
+        address: format!("{address},1"),
+    }));
+    watched.target.drop_connections();
+    let moved = watched.until_disk("a", |disk| {
+        disk["sessions"][0]["login"]["address"] == address
+    });
+    let from = watched.target.portal().to_string();
+    assert_eq!(moved["sessions"][0]["login"]["redirected_from"][0], from);
+    let shown = watched.verb(&["ls"]).stdout;
+    assert!(
+        shown.contains(&format!("REDIRECTED FROM         : {from}")),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use iscsi_core::login::settings::DigestPreference;
 
 use super::*;
-use crate::config::{DiskSettings, SocketSettings, default_sessions};
+use crate::config::{DiskSettings, ManagementSettings, SocketSettings, default_sessions};
+use crate::control_protocol::{DEFAULT_PATH, RequestVerb};
 
 const URL: &str = "iscsi://h/iqn.2001-04.com.example/0";
 const NAME: &str = "iqn.2001-04.com.example:me";
@@ -279,6 +280,56 @@ fn help_is_no_failure() {
                 .contains("vhost-user-iscsi")
         );
     }
+}
+
+#[test]
+fn verbs_that_look_into_a_process_ask_at_its_control_socket() {
+    for (arguments, path, verb, disk) in [
+        ("ls", DEFAULT_PATH, RequestVerb::Status, None),
+        ("status", DEFAULT_PATH, RequestVerb::Status, None),
+        (
+            "status a --control-socket c",
+            "c",
+            RequestVerb::Status,
+            Some("a"),
+        ),
+        (
+            "stats --control-socket c --json",
+            "c",
+            RequestVerb::Stats,
+            None,
+        ),
+        ("stats a", DEFAULT_PATH, RequestVerb::Stats, Some("a")),
+    ] {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let outcome = run_line(&arguments);
+        let disk = disk.map(str::to_owned);
+        let asked = outcome.told.ask.take();
+        assert_eq!(asked, Some((PathBuf::from(path), Request { verb, disk })));
+        assert_eq!(outcome.result.unwrap_err().code, ExitCode::Transport);
+    }
+}
+
+#[test]
+fn a_single_disk_is_looked_into_only_where_that_is_asked_for() {
+    let management = |arguments: &str| {
+        let line = format!("--socket-path s --blk-file {URL} {arguments}");
+        let arguments: Vec<_> = line.split_whitespace().collect();
+        let outcome = run_line(&arguments);
+        outcome.result.unwrap();
+        outcome.told.serve.take().unwrap().management
+    };
+    assert_eq!(management(""), ManagementSettings::default());
+    let asked = management(
+        "--control-socket c --control-socket-mode 600 --control-socket-group 7 --metrics-address 9123",
+    );
+    let socket = asked.control_socket.unwrap();
+    assert_eq!(
+        (socket.socket.mode, socket.socket.group_id),
+        (0o600, Some(7))
+    );
+    assert!(socket.is_required);
+    assert_eq!(asked.metrics_address, Some(([127, 0, 0, 1], 9123).into()));
 }
 
 #[test]
