@@ -29,7 +29,7 @@ fn plain() -> TestTarget {
 fn floor(target: &TestTarget, operation: Operation, length_bytes: u32, depth: usize) -> Floor {
     Floor {
         warm_up: Duration::ZERO,
-        duration: Duration::from_millis(30),
+        duration: Duration::from_millis(100),
         ..Floor::new(
             target.portal(),
             target.name(),
