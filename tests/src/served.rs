@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use iscsi_test_target::{Event, LunConfig, TargetConfig, TestTarget};
+use iscsi_test_target::{Event, LunConfig, Negotiation, TargetConfig, TestTarget, Thin};
 
 use crate::daemon::Daemon;
 use crate::frontend::{Frontend, FrontendConfig};
@@ -27,6 +27,25 @@ pub fn one_lun(lun: LunConfig) -> TargetConfig {
     TargetConfig {
         luns: [(0, lun)].into(),
         ..TargetConfig::default()
+    }
+}
+
+/// A thin LUN 0 of a target that asks for all data of writes by R2T, for more than 16 KiB by several.
+pub fn asks_for_writes() -> TargetConfig {
+    TargetConfig {
+        negotiation: Negotiation {
+            initial_r2t: true,
+            immediate_data: false,
+            max_outstanding_r2t: 1,
+            max_burst_length: 16_384,
+            first_burst_length: 4096,
+            max_recv_data_segment_length: Some(4096),
+            ..Negotiation::default()
+        },
+        ..one_lun(LunConfig {
+            thin: Some(Thin::default()),
+            ..LunConfig::default()
+        })
     }
 }
 

@@ -13,14 +13,14 @@ use std::thread;
 use std::time::Duration;
 
 use iscsi_test_target::{
-    AsyncEvent, ChapConfig, CommandFault, ConnectFault, Event, LoginFault, LunConfig, Negotiation,
-    Rule, Secret, Sense, TargetConfig, Thin, opcode,
+    AsyncEvent, ChapConfig, CommandFault, ConnectFault, Event, LoginFault, Rule, Secret, Sense,
+    TargetConfig, opcode,
 };
 use tempfile::TempDir;
 use vhost_user_iscsi_tests::frontend::spec::{T_FLUSH, T_IN, T_OUT};
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
 use vhost_user_iscsi_tests::model::{Mix, Model, Moment, random_mix, random_mix_with};
-use vhost_user_iscsi_tests::served::{SOON, Served, one_lun};
+use vhost_user_iscsi_tests::served::{SOON, Served, asks_for_writes};
 use vhost_user_iscsi_tests::soak;
 use vhost_user_iscsi_tests::tgt::free_port;
 use vhost_user_iscsi_tests::wait;
@@ -42,25 +42,6 @@ macro_rules! decided {
             cases
         }
     };
-}
-
-fn config() -> TargetConfig {
-    TargetConfig {
-        negotiation: Negotiation {
-            // Every write takes an R2T, a longer one several.
-            initial_r2t: true,
-            immediate_data: false,
-            max_outstanding_r2t: 1,
-            max_burst_length: 16_384,
-            first_burst_length: 4096,
-            max_recv_data_segment_length: Some(4096),
-            ..Negotiation::default()
-        },
-        ..one_lun(LunConfig {
-            thin: Some(Thin::default()),
-            ..LunConfig::default()
-        })
-    }
 }
 
 fn queues(queues: u16) -> FrontendConfig {
@@ -317,7 +298,7 @@ fn struck_mix(served: &Served, frontend: &mut Frontend, case: &CommandCase, opco
 
 /// Cases that leave their session alone, one after the other on one disk.
 fn judge_in_one_session(cost: fn(&Cost) -> bool, failed: usize) {
-    let served = Served::new(config());
+    let served = Served::new(asks_for_writes());
     for case in command_cases().iter().filter(|case| cost(&case.cost)) {
         for opcode in case.opcodes {
             // The mix begins with a disk of zeroes.
@@ -343,7 +324,7 @@ fn what_the_guest_has_to_know_costs_that_request_and_no_other() {
 }
 
 fn costs_a_session(case: &CommandCase, opcode: u8, logged: &str) {
-    let served = Served::with(config(), case.arguments);
+    let served = Served::with(asks_for_writes(), case.arguments);
     let mut frontend = connect_with_sessions(&served, 2);
     let before = logins(&served);
     assert_eq!(struck_mix(&served, &mut frontend, case, opcode), 0);
@@ -373,7 +354,7 @@ fn a_broken_rule_or_connection_costs_the_session_and_no_request() {
 /// The connection is closed when the command has been struck. What the target held of it has ended
 /// by the reinstatement, so there is nothing left to carry out.
 fn waits_for_the_session_to_end(case: &CommandCase, opcode: u8) {
-    let served = Served::new(config());
+    let served = Served::new(asks_for_writes());
     let mut frontend = connect_with_sessions(&served, 2);
     let id = served.target.add(rule(&case.fault, opcode).once());
     thread::scope(|scope| {
@@ -521,7 +502,7 @@ fn chap_config() -> TargetConfig {
     let chap = ChapConfig::new("user", Secret::new(OUR_SECRET));
     TargetConfig {
         chap: Some(chap.mutual("target", Secret::new(THEIR_SECRET))),
-        ..config()
+        ..asks_for_writes()
     }
 }
 
@@ -583,7 +564,7 @@ fn lose_the_session_in_a_mix(served: &Served) {
 fn is_ridden_out(case: &LoginCase, chap: &Chap) {
     let (config, steps) = match case.with_chap {
         true => (chap_config(), 4),
-        false => (config(), 2),
+        false => (asks_for_writes(), 2),
     };
     let chap: Vec<_> = chap.arguments.iter().map(String::as_str).collect();
     let chap = if case.with_chap { &chap[..] } else { &[] };
@@ -638,7 +619,7 @@ decided! {
 #[test]
 fn a_connection_that_leads_nowhere_after_a_loss_is_made_again_and_the_guest_waits() {
     for case in connect_cases() {
-        let served = Served::with(config(), &["--login-timeout", "1s"]);
+        let served = Served::with(asks_for_writes(), &["--login-timeout", "1s"]);
         let id = served
             .target
             .add(Rule::connect(case.fault.clone()).times(2));
@@ -696,7 +677,7 @@ decided! {
 fn asynchronous_messages_cost_no_request() {
     const SESSIONS: usize = 2;
     for case in async_cases() {
-        let served = Served::new(config());
+        let served = Served::new(asks_for_writes());
         let mut frontend = connect_with_sessions(&served, 2);
         let before = logins(&served);
         random_mix_with(&mut frontend, &mut Model::zeroed(), &mix(), |_, moment| {

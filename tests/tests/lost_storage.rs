@@ -162,15 +162,21 @@ fn io_that_waits_less_than_it_may_ends_well() {
 
 // ---- a ring that stops while storage is away ----------------------------------------------------
 
+/// A front-end with an inflight region, and a write of it that the target held as it went.
+fn write_meets_outage(storage: &Storage) -> Frontend {
+    let mut frontend = storage.connect(true);
+    works(&mut frontend, &pattern(512));
+    write_in_flight(storage, &mut frontend);
+    storage.goes_away();
+    assert_eq!(frontend.inflight().marked(0), 1);
+    frontend
+}
+
 /// QEMU stops the rings of a guest that is paused, and starts them again with the same region.
 #[test]
 fn what_is_in_flight_when_a_ring_stops_without_storage_is_carried_out_when_it_starts_again() {
     let storage = Storage::new(&[]);
-    let mut frontend = storage.connect(true);
-    works(&mut frontend, &pattern(512));
-    write_in_flight(&storage, &mut frontend);
-    storage.goes_away();
-    assert_eq!(frontend.inflight().marked(0), 1);
+    let mut frontend = write_meets_outage(&storage);
     let base = frontend.stop_queue(0).unwrap();
     assert_eq!(frontend.inflight().marked(0), 1, "it is left marked");
     assert_eq!(frontend.queue(0).poll_used().unwrap(), None);
@@ -187,11 +193,7 @@ fn what_is_in_flight_when_a_ring_stops_without_storage_is_carried_out_when_it_st
 #[test]
 fn what_is_in_flight_when_the_front_end_goes_without_storage_is_carried_out_when_it_is_back() {
     let storage = Storage::new(&[]);
-    let mut frontend = storage.connect(true);
-    works(&mut frontend, &pattern(512));
-    write_in_flight(&storage, &mut frontend);
-    storage.goes_away();
-    assert_eq!(frontend.inflight().marked(0), 1);
+    let mut frontend = write_meets_outage(&storage);
     frontend.stop_queue(0).unwrap();
     let again = || frontend.reconnect(storage.daemon.socket()).ok();
     assert!(wait::until(NOTICED, again).is_some());

@@ -5,36 +5,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use iscsi_test_target::{Event, LoginFault, LunConfig, Negotiation, Rule, TargetConfig, Thin};
+use iscsi_test_target::{Event, LoginFault, Rule};
 use tempfile::TempDir;
 use vhost_user_iscsi_tests::daemon::{Launch, run};
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
 use vhost_user_iscsi_tests::model::{Mix, Model, random_mix};
-use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, Served, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, Served, asks_for_writes, start_target};
 use vhost_user_iscsi_tests::wait;
 
 type Isid = [u8; 6];
-
-fn config() -> TargetConfig {
-    TargetConfig {
-        negotiation: Negotiation {
-            // Every write takes an R2T, a longer one several.
-            initial_r2t: true,
-            immediate_data: false,
-            max_outstanding_r2t: 1,
-            max_burst_length: 16_384,
-            first_burst_length: 4096,
-            max_recv_data_segment_length: Some(4096),
-            ..Negotiation::default()
-        },
-        ..one_lun(LunConfig {
-            thin: Some(Thin::default()),
-            ..LunConfig::default()
-        })
-    }
-}
 
 fn queues(queues: u16) -> FrontendConfig {
     FrontendConfig {
@@ -102,7 +83,7 @@ fn wait_for_sessions(served: &Served, count: usize) {
 
 #[test]
 fn every_connection_cut_again_and_again_costs_no_request() {
-    let served = Served::with(config(), &[]);
+    let served = Served::with(asks_for_writes(), &[]);
     let mut frontend = served.connect(queues(4));
     let mut model = Model::zeroed();
     for seed in 1..6 {
@@ -124,7 +105,7 @@ fn every_connection_cut_again_and_again_costs_no_request() {
 
 #[test]
 fn a_connection_that_falls_silent_is_noticed_and_replaced() {
-    let served = Served::with(config(), &[]);
+    let served = Served::with(asks_for_writes(), &[]);
     let mut frontend = served.connect(queues(1));
     assert_eq!(frontend.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
     served.target.freeze_connections();
@@ -138,7 +119,7 @@ fn a_connection_that_falls_silent_is_noticed_and_replaced() {
 
 #[test]
 fn pings_of_the_target_are_answered_while_nothing_else_happens() {
-    let served = Served::with(config(), &[]);
+    let served = Served::with(asks_for_writes(), &[]);
     for _ in 0..3 {
         assert_eq!(served.target.ping(), 1);
     }
@@ -163,7 +144,7 @@ fn uses_all_queues(frontend: &mut Frontend) {
 #[test]
 fn each_queue_in_use_has_a_session_up_to_the_limit() {
     for (count, limit, expected) in [(1, 4, 1), (3, 4, 3), (4, 4, 4), (8, 4, 4), (3, 2, 2)] {
-        let served = Served::with(config(), &["--sessions", &limit.to_string()]);
+        let served = Served::with(asks_for_writes(), &["--sessions", &limit.to_string()]);
         let mut frontend = served.connect(queues(count));
         uses_all_queues(&mut frontend);
         wait_for_sessions(&served, expected);
@@ -203,7 +184,7 @@ fn threads(served: &Served) -> usize {
 
 #[test]
 fn threads_exist_only_for_queues_in_use() {
-    let served = Served::with(config(), &["--sessions", "4"]);
+    let served = Served::with(asks_for_writes(), &["--sessions", "4"]);
     for count in [1, 4, 8] {
         let mut frontend = served.connect(queues(count));
         uses_all_queues(&mut frontend);
@@ -220,7 +201,7 @@ fn threads_exist_only_for_queues_in_use() {
 #[test]
 fn sessions_that_the_target_refuses_are_done_without() {
     for (class, detail) in [(3, 2), (2, 6)] {
-        let target = start_target(config());
+        let target = start_target(asks_for_writes());
         // A login takes two responses: the first session is granted.
         let refusal = Rule::login(LoginFault::Status { class, detail }).skip(2);
         let rule = target.add(refusal);
@@ -242,7 +223,7 @@ fn sessions_that_the_target_refuses_are_done_without() {
 
 #[test]
 fn a_disk_keeps_its_isids_when_its_process_is_killed_and_started_again() {
-    let target = start_target(config());
+    let target = start_target(asks_for_writes());
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("disk.sock");
     let mut seen = BTreeSet::new();
@@ -263,7 +244,7 @@ fn a_disk_keeps_its_isids_when_its_process_is_killed_and_started_again() {
 
 #[test]
 fn verbs_do_not_disturb_a_running_disk() {
-    let served = Served::with(config(), &[]);
+    let served = Served::with(asks_for_writes(), &[]);
     let mut frontend = served.connect(queues(2));
     uses_all_queues(&mut frontend);
     wait_for_sessions(&served, 2);
@@ -287,7 +268,7 @@ fn verbs_do_not_disturb_a_running_disk() {
 
 #[test]
 fn sigterm_logs_out_every_session() {
-    let mut served = Served::with(config(), &["--sessions", "4"]);
+    let mut served = Served::with(asks_for_writes(), &["--sessions", "4"]);
     let mut frontend = served.connect(queues(4));
     uses_all_queues(&mut frontend);
     wait_for_sessions(&served, 4);

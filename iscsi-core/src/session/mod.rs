@@ -402,7 +402,7 @@ impl Session {
     pub fn next_timeout_ms(&self) -> u64 {
         let logout = self
             .closing_since_ms
-            .map(|since_ms| since_ms + LOGOUT_TIMEOUT_MS);
+            .map(|since_ms| since_ms.saturating_add(LOGOUT_TIMEOUT_MS));
         let others_ms = self.ping.next_timeout_ms().min(self.next_deadline_ms());
         logout.unwrap_or(u64::MAX).min(others_ms)
     }
