@@ -9,25 +9,22 @@ use crate::exit::{ExitCode, Failure};
 /// Where the control socket is unless told otherwise.
 pub const DEFAULT_PATH: &str = "/run/vhost-user-iscsi/control";
 
-/// A request.
+/// A request: what is asked for, by its verb, and what belongs to that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {
-    /// What is asked for.
-    pub verb: RequestVerb,
-    /// The name of the disk; all of them without.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk: Option<String>,
-}
-
-/// What can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RequestVerb {
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
     /// A [`ServiceStatus`](crate::status::ServiceStatus).
-    Status,
+    Status {
+        /// The name of the disk; all of them without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disk: Option<String>,
+    },
     /// A [`ServiceStats`](crate::stats::ServiceStats).
-    Stats,
+    Stats {
+        /// The name of the disk; all of them without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disk: Option<String>,
+    },
 }
 
 /// An answer.
@@ -118,8 +115,7 @@ mod tests {
 
     #[test]
     fn a_request_is_read_and_what_is_none_is_said_without_a_word_of_it() {
-        let status = Request {
-            verb: RequestVerb::Status,
+        let status = Request::Status {
             disk: Some("a".to_owned()),
         };
         let line = serde_json::to_vec(&status).unwrap();

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 
 use super::Control;
-use crate::control_protocol::{DEFAULT_PATH, Request, RequestVerb};
+use crate::control_protocol::{DEFAULT_PATH, Request};
 use crate::exit::{ExitCode, Failure};
 
 /// Whom to ask, and how to show what comes.
@@ -22,15 +22,13 @@ pub(super) struct AskArgs {
 }
 
 impl AskArgs {
-    /// Asks, about one disk or all of them.
+    /// Asks, and reads the answer.
     pub(super) fn ask<T: DeserializeOwned>(
         &self,
         control: &dyn Control,
-        verb: RequestVerb,
-        disk: Option<&str>,
+        request: &Request,
     ) -> Result<T, Failure> {
-        let disk = disk.map(ToOwned::to_owned);
-        let result = control.ask(&self.control_socket, &Request { verb, disk })?;
+        let result = control.ask(&self.control_socket, request)?;
         serde_json::from_value(result).map_err(|error| {
             Failure::new(
                 ExitCode::Other,

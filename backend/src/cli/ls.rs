@@ -10,7 +10,7 @@ use super::ask::AskArgs;
 use super::table::Rows;
 use super::units::{bytes, yes_no};
 use super::{Control, negotiated_text, print, to_json};
-use crate::control_protocol::RequestVerb;
+use crate::control_protocol::Request;
 use crate::escape::escape_control_characters;
 use crate::exit::Failure;
 use crate::status::{
@@ -58,7 +58,9 @@ pub(super) fn run(
     control: &dyn Control,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let status: ServiceStatus = arguments.ask.ask(control, RequestVerb::Status, None)?;
+    let status: ServiceStatus = arguments
+        .ask
+        .ask(control, &Request::Status { disk: None })?;
     match arguments.ask.json {
         true => print(out, &to_json(&Document::of(&status))?),
         false => print(out, &render(&status, arguments)),

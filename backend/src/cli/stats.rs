@@ -10,7 +10,7 @@ use super::ask::AskArgs;
 use super::columns::Columns;
 use super::units::size;
 use super::{Control, print, to_json};
-use crate::control_protocol::RequestVerb;
+use crate::control_protocol::Request;
 use crate::escape::escape_control_characters;
 use crate::exit::Failure;
 use crate::stats::{DiskStats, OperationStats, ServiceStats, SessionStats};
@@ -31,11 +31,12 @@ pub(super) fn run(
     control: &dyn Control,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let disk = arguments.disk.as_deref();
-    let stats: ServiceStats = arguments.ask.ask(control, RequestVerb::Stats, disk)?;
+    let disk = arguments.disk.clone();
+    let is_one = disk.is_some();
+    let stats: ServiceStats = arguments.ask.ask(control, &Request::Stats { disk })?;
     match arguments.ask.json {
         true => print(out, &to_json(&stats)?),
-        false => print(out, &render(&stats, disk.is_some())),
+        false => print(out, &render(&stats, is_one)),
     }
 }
 

@@ -10,7 +10,7 @@ use super::negotiated_text;
 use super::table::{Rows, Table};
 use super::units::{bytes, count, size, yes_no};
 use super::{Control, print, to_json};
-use crate::control_protocol::RequestVerb;
+use crate::control_protocol::Request;
 use crate::escape::escape_control_characters;
 use crate::exit::Failure;
 use crate::status::{
@@ -33,12 +33,13 @@ pub(super) fn run(
     control: &dyn Control,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let disk = arguments.disk.as_deref();
-    let status: ServiceStatus = arguments.ask.ask(control, RequestVerb::Status, disk)?;
-    match (arguments.ask.json, disk) {
+    let disk = arguments.disk.clone();
+    let is_one = disk.is_some();
+    let status: ServiceStatus = arguments.ask.ask(control, &Request::Status { disk })?;
+    match (arguments.ask.json, is_one) {
         (true, _) => print(out, &to_json(&status)?),
-        (false, None) => print(out, &overview(&status)),
-        (false, Some(_)) => print(out, &details(&status)),
+        (false, false) => print(out, &overview(&status)),
+        (false, true) => print(out, &details(&status)),
     }
 }
 

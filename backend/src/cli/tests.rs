@@ -10,7 +10,7 @@ use iscsi_core::login::settings::DigestPreference;
 
 use super::*;
 use crate::config::{DiskSettings, ManagementSettings, SocketSettings, default_sessions};
-use crate::control_protocol::{DEFAULT_PATH, RequestVerb};
+use crate::control_protocol::DEFAULT_PATH;
 
 const URL: &str = "iscsi://h/iqn.2001-04.com.example/0";
 const NAME: &str = "iqn.2001-04.com.example:me";
@@ -284,28 +284,23 @@ fn help_is_no_failure() {
 
 #[test]
 fn verbs_that_look_into_a_process_ask_at_its_control_socket() {
-    for (arguments, path, verb, disk) in [
-        ("ls", DEFAULT_PATH, RequestVerb::Status, None),
-        ("status", DEFAULT_PATH, RequestVerb::Status, None),
-        (
-            "status a --control-socket c",
-            "c",
-            RequestVerb::Status,
-            Some("a"),
-        ),
-        (
-            "stats --control-socket c --json",
-            "c",
-            RequestVerb::Stats,
-            None,
-        ),
-        ("stats a", DEFAULT_PATH, RequestVerb::Stats, Some("a")),
+    let status = |disk: Option<&str>| Request::Status {
+        disk: disk.map(str::to_owned),
+    };
+    let stats = |disk: Option<&str>| Request::Stats {
+        disk: disk.map(str::to_owned),
+    };
+    for (arguments, path, request) in [
+        ("ls", DEFAULT_PATH, status(None)),
+        ("status", DEFAULT_PATH, status(None)),
+        ("status a --control-socket c", "c", status(Some("a"))),
+        ("stats --control-socket c --json", "c", stats(None)),
+        ("stats a", DEFAULT_PATH, stats(Some("a"))),
     ] {
         let arguments: Vec<_> = arguments.split(' ').collect();
         let outcome = run_line(&arguments);
-        let disk = disk.map(str::to_owned);
         let asked = outcome.told.ask.take();
-        assert_eq!(asked, Some((PathBuf::from(path), Request { verb, disk })));
+        assert_eq!(asked, Some((PathBuf::from(path), request)));
         assert_eq!(outcome.result.unwrap_err().code, ExitCode::Transport);
     }
 }

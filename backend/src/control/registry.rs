@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::board::Board;
-use crate::control_protocol::{Request, RequestVerb};
+use crate::control_protocol::Request;
 use crate::exit::{ExitCode, Failure};
 use crate::metrics;
 use crate::stats::ServiceStats;
@@ -28,10 +28,13 @@ impl Registry {
 
     /// Answers a request of the control socket.
     pub(super) fn answer(&self, request: &Request) -> Result<Value, Failure> {
-        let boards = self.boards(request.disk.as_deref())?;
-        let value = match request.verb {
-            RequestVerb::Status => serde_json::to_value(self.status(&boards)),
-            RequestVerb::Stats => serde_json::to_value(self.stats(&boards)),
+        let value = match request {
+            Request::Status { disk } => {
+                serde_json::to_value(self.status(&self.boards(disk.as_deref())?))
+            }
+            Request::Stats { disk } => {
+                serde_json::to_value(self.stats(&self.boards(disk.as_deref())?))
+            }
         };
         value.map_err(|error| Failure::new(ExitCode::Other, format!("cannot write JSON: {error}")))
     }
