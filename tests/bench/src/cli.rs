@@ -189,6 +189,9 @@ pub(crate) struct ScaleOptions {
     #[arg(long, value_name = "N,...", default_value = "1,4,16,64", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) disks: Vec<u16>,
+    /// All disks in one process of ours, which takes no further arguments then
+    #[arg(long, conflicts_with_all = ["subject", "back_end_arguments"])]
+    pub(crate) one_process: bool,
     /// How many queues of one disk, one after the other
     #[arg(long, value_name = "N,...", default_value = "1,2,4", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..=64))]

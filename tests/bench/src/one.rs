@@ -55,7 +55,7 @@ pub(crate) fn run(options: &OneOptions) -> Result<(), Failure> {
     } else {
         InflightRegion::Taken
     };
-    let mut client = stage::connect(&server, &load, region)?;
+    let mut client = stage::connect(&server, &server.sockets()[0], &load, region)?;
     let round = round::measure(&mut client, &load, (&server, &target), window)?;
     let syscalls = if options.syscalls {
         let counter = Counter::find()?;

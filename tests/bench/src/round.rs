@@ -81,7 +81,8 @@ pub(crate) fn measure_together(
     let outcome = client::run_together(clients, window, &mut |edge| {
         snapshots.push(snapshot(edge, servers, target))
     });
-    let outcome = outcome.map_err(|failed| servers[failed.client].failure(failed.error))?;
+    let outcome =
+        outcome.map_err(|failed| server_of(servers, failed.client).failure(failed.error))?;
     let [begin, end] = &snapshots[..] else {
         return Err(servers[0].failure("the load was not observed"));
     };
@@ -189,4 +190,13 @@ pub(crate) fn count_syscalls(
 #[allow(clippy::cast_precision_loss, reason = "said above")]
 pub(crate) fn as_f64(count: u64) -> f64 {
     count as f64
+}
+/// Who serves the disk of a client; clients are in the order of the servers and their sockets.
+pub(crate) fn server_of(servers: &[Server], client: usize) -> &Server {
+    let mut disks = 0;
+    let mut servers_until = servers.iter().filter(|server| {
+        disks += server.sockets().len();
+        client < disks
+    });
+    servers_until.next().expect("a client has a server")
 }

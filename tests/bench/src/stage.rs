@@ -130,23 +130,25 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// As [`connect`].
     pub(crate) fn connect(&self, arm: Arm, load: &Load) -> Result<Client, Failure> {
-        connect(self.server(arm), load, arm.region)
+        let server = self.server(arm);
+        connect(server, &server.sockets()[0], load, arm.region)
     }
 }
 
-/// Connects a client to a server. One that does not listen yet, or still looks after the front-end
+/// Connects a client to a socket of a server. One that does not listen yet, or still looks after the front-end
 /// before, gets time for it.
 ///
 /// # Errors
 /// When it refuses.
 pub(crate) fn connect(
     server: &Server,
+    socket: &Path,
     load: &Load,
     region: InflightRegion,
 ) -> Result<Client, Failure> {
     let begin = Instant::now();
     loop {
-        match Client::connect(server.socket(), load, region) {
+        match Client::connect(socket, load, region) {
             Ok(client) => return Ok(client),
             Err(Error::Message { .. } | Error::Connect { .. })
                 if begin.elapsed() < TURNOVER_LIMIT =>

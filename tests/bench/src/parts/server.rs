@@ -1,6 +1,7 @@
 //! Those that are measured: our back-end and the peer.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -80,7 +81,8 @@ pub(crate) struct ServerOptions {
 pub(crate) struct Server {
     subject: Subject,
     process: Process,
-    socket: PathBuf,
+    /// One for each disk.
+    sockets: Vec<PathBuf>,
 }
 
 impl Server {
@@ -99,6 +101,46 @@ impl Server {
             Subject::Ours => our_command(url, &socket, options),
             Subject::Peer => peer_command(url, &socket, options)?,
         };
+        Self::launch(subject, &words, vec![socket], options)
+    }
+
+    /// Starts our back-end with so many disks, all on `url`, by a configuration file; returns when every
+    /// socket is there.
+    ///
+    /// # Errors
+    /// When the program is missing or ends; the message holds what it wrote to stderr.
+    pub(crate) fn start_service(
+        disks: u16,
+        url: &str,
+        directory: &Path,
+        options: &ServerOptions,
+    ) -> Result<Self, Failure> {
+        let directory = free_name(directory, Subject::Ours).with_extension("service");
+        fs::create_dir(&directory)
+            .map_err(|error| Failure::part(format!("{}: {error}", directory.display())))?;
+        let sockets: Vec<_> = (0..disks)
+            .map(|disk| directory.join(format!("{disk}.sock")))
+            .collect();
+        let file = directory.join("config.toml");
+        fs::write(&file, configuration(url, &sockets, options))
+            .map_err(|error| Failure::part(format!("{}: {error}", file.display())))?;
+        let words = [
+            &options.back_end.display().to_string(),
+            "--log-level=warn",
+            "serve",
+            "--config",
+            &file.display().to_string(),
+        ];
+        let words = words.map(str::to_owned);
+        Self::launch(Subject::Ours, &words, sockets, options)
+    }
+
+    fn launch(
+        subject: Subject,
+        words: &[String],
+        sockets: Vec<PathBuf>,
+        options: &ServerOptions,
+    ) -> Result<Self, Failure> {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         let hint = match subject {
@@ -109,9 +151,9 @@ impl Server {
         let mut server = Self {
             subject,
             process,
-            socket,
+            sockets,
         };
-        server.wait_socket()?;
+        server.wait_sockets()?;
         Ok(server)
     }
 
@@ -120,9 +162,9 @@ impl Server {
         self.process.id()
     }
 
-    /// Its socket.
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
+    /// Its sockets, one for each disk.
+    pub(crate) fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
     }
 
     /// A failure of this server, with what it wrote to stderr.
@@ -135,10 +177,13 @@ impl Server {
         Failure::part(message)
     }
 
-    fn wait_socket(&mut self) -> Result<(), Failure> {
+    fn wait_sockets(&mut self) -> Result<(), Failure> {
         let seen = wait::until(START_LIMIT, || match self.process.exit_status() {
             Some(status) => Some(Err(status)),
-            None => self.socket.exists().then_some(Ok(())),
+            None => {
+                let mut sockets = self.sockets.iter();
+                sockets.all(|socket| socket.exists()).then_some(Ok(()))
+            }
         });
         match seen {
             Some(Ok(())) => Ok(()),
@@ -178,6 +223,25 @@ fn our_command(url: &str, socket: &Path, options: &ServerOptions) -> Vec<String>
     }
     words.extend(options.back_end_arguments.iter().cloned());
     words
+}
+
+/// A configuration file of disks that differ in their sockets only. Options of the command line are no
+/// part of it.
+fn configuration(url: &str, sockets: &[PathBuf], options: &ServerOptions) -> String {
+    let digest = |on| if on { DIGEST } else { NO_DIGEST };
+    let mut text = format!(
+        "header-digest = '{}'\ndata-digest = '{}'\n",
+        digest(options.digests != Digests::Off),
+        digest(options.digests == Digests::Both),
+    );
+    for socket in sockets {
+        let _ = write!(
+            text,
+            "[[disk]]\nsocket-path = '{}'\nurl = '{url}'\n",
+            socket.display()
+        );
+    }
+    text
 }
 
 fn peer_command(url: &str, socket: &Path, options: &ServerOptions) -> Result<Vec<String>, Failure> {

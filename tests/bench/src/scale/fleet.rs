@@ -13,6 +13,15 @@ use crate::parts::{Server, ServerOptions, Subject, Target};
 use crate::round::{self, Round};
 use crate::stage;
 
+/// Who serves disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Processes {
+    /// A process for each disk.
+    Many,
+    /// One process of ours for all of them.
+    One,
+}
+
 /// Disks that can be driven; all end with it.
 pub(super) struct Fleet {
     /// In the order of their servers; they leave before those end.
@@ -21,24 +30,31 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts a server for each disk, all on `url`, and connects a client with `load` to each.
+    /// Starts servers for disks, all on `url`, and connects a client with `load` to each disk.
     ///
     /// # Errors
     /// When one of them does not come up.
     pub(super) fn start(
-        disks: u16,
+        (disks, processes): (u16, Processes),
         (subject, options): (Subject, &ServerOptions),
         url: &str,
         directory: &Path,
         load: &Load,
     ) -> Result<Self, Failure> {
-        let servers = (0..disks).map(|_| Server::start(subject, url, directory, options));
-        let servers = servers.collect::<Result<Vec<_>, _>>()?;
-        let connect = |server| stage::connect(server, load, InflightRegion::Taken);
-        Ok(Self {
-            clients: servers.iter().map(connect).collect::<Result<_, _>>()?,
-            servers,
-        })
+        let servers = match processes {
+            Processes::Many => (0..disks)
+                .map(|_| Server::start(subject, url, directory, options))
+                .collect::<Result<Vec<_>, _>>()?,
+            Processes::One => vec![Server::start_service(disks, url, directory, options)?],
+        };
+        let mut clients = Vec::new();
+        for server in &servers {
+            for socket in server.sockets() {
+                let client = stage::connect(server, socket, load, InflightRegion::Taken)?;
+                clients.push(client);
+            }
+        }
+        Ok(Self { clients, servers })
     }
 
     /// Uses every disk, so that what is made on first use is there.
@@ -49,7 +65,9 @@ impl Fleet {
         let used = run_together(&mut self.clients, idle::USE, &mut |_| ());
         match used {
             Ok(_) => Ok(()),
-            Err(failed) => Err(self.servers[failed.client].failure(failed.error)),
+            Err(failed) => {
+                Err(round::server_of(&self.servers, failed.client).failure(failed.error))
+            }
         }
     }
 
@@ -61,7 +79,10 @@ impl Fleet {
         let watched = idle::watch(&pids, time);
         let activity = Moment::now().since(&begin, &round::parts(&self.servers, target));
         let anonymous: Vec<u64> = pids.iter().map(|pid| anonymous_bytes(*pid)).collect();
-        (activity, SilentReport::of(&watched, &anonymous))
+        (
+            activity,
+            SilentReport::of(&watched, &anonymous, self.clients.len()),
+        )
     }
 
     /// Runs the load on all disks at once and measures them together.

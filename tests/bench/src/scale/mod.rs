@@ -1,7 +1,7 @@
 //! The verb `scale`: whether a request, and doing nothing, cost the same with many disks.
 //!
-//! Each disk is a process with a socket of its own; all of them are on the same LUN, which is only
-//! read. One client thread drives all disks at once.
+//! Each disk is a process with a socket of its own, or all of them are one process; all are on the same
+//! LUN, which is only read. One client thread drives all disks at once.
 
 mod fleet;
 mod report;
@@ -20,7 +20,7 @@ use crate::quiet;
 use crate::round::Round;
 use crate::stage::Programs;
 use crate::workspace::Workspace;
-use fleet::Fleet;
+use fleet::{Fleet, Processes};
 use report::{DisksReport, QueuesReport, ScaleReport};
 
 const REQUEST_BYTES: u32 = 4096;
@@ -92,8 +92,13 @@ impl Run<'_> {
     }
 
     fn start(&self, disks: u16, load: &Load) -> Result<Fleet, Failure> {
+        let processes = if self.options.one_process {
+            Processes::One
+        } else {
+            Processes::Many
+        };
         Fleet::start(
-            disks,
+            (disks, processes),
             (self.options.subject, &self.server_options),
             self.target.url(),
             self.workspace.directory(),
@@ -151,6 +156,7 @@ fn header(options: &ScaleOptions, programs: &Programs, pinning: Pinning) -> Scal
         back_end_arguments: programs.back_end_arguments.clone(),
         depth: options.depth,
         seconds: options.seconds,
+        one_process: options.one_process,
         disks: Vec::new(),
         queues: Vec::new(),
     }

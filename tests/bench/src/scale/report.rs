@@ -30,6 +30,8 @@ pub(crate) struct ScaleReport {
     pub(crate) depth: u16,
     /// Measured time of each load, seconds.
     pub(crate) seconds: f64,
+    /// Whether all disks had one process, and not one each.
+    pub(crate) one_process: bool,
     /// More and more disks of one queue.
     pub(crate) disks: Vec<DisksReport>,
     /// One disk of more and more queues.
@@ -65,18 +67,18 @@ pub(crate) struct SilentReport {
     pub(crate) cpu_share: f64,
     /// How often a thread of any server woke, in a second.
     pub(crate) wakes_per_second: f64,
-    /// RssAnon of a server, the mean of all.
+    /// RssAnon of all servers, for each disk.
     pub(crate) anonymous_bytes: f64,
     /// RssAnon of the server that has most.
     pub(crate) most_anonymous_bytes: u64,
 }
 
 impl SilentReport {
-    /// From what each server used, and its RssAnon.
-    pub(super) fn of(watched: &Watched, anonymous_bytes: &[u64]) -> Self {
+    /// From what each server of these disks used, and its RssAnon.
+    pub(super) fn of(watched: &Watched, anonymous_bytes: &[u64], disks: usize) -> Self {
         let used: Usage = watched.used.iter().copied().sum();
         let seconds = watched.elapsed.as_secs_f64();
-        let disks = as_f64(anonymous_bytes.len() as u64);
+        let disks = as_f64(disks as u64);
         Self {
             seconds,
             cpu_share: watched.share(used),
@@ -110,7 +112,7 @@ mod tests {
             elapsed: Duration::from_secs(2),
             used: vec![used(10, 1), used(30, 4)],
         };
-        let silent = SilentReport::of(&watched, &[1000, 3000]);
+        let silent = SilentReport::of(&watched, &[1000, 3000], 2);
         let expected = SilentReport {
             seconds: 2.0,
             cpu_share: 0.02,

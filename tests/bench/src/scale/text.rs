@@ -25,7 +25,7 @@ fn header(report: &ScaleReport) -> String {
         "{}, {} x {}, {:.1} GiB, Linux {}\n\
          processors: target {}, {} {}, client {}\n\
          target {}, {}: {} {}\n\
-         random reads of 4 KiB, {} in flight on each queue, for {} s each; a process for each disk, \
+         random reads of 4 KiB, {} in flight on each queue, for {} s each; {}, \
          one client thread for all;\nCPU per request is the sum over all processes, and ratios are \
          to the first line\n",
         report.date,
@@ -43,6 +43,11 @@ fn header(report: &ScaleReport) -> String {
         report.back_end_arguments.join(" "),
         report.depth,
         report.seconds,
+        if report.one_process {
+            "one process for all disks"
+        } else {
+            "a process for each disk"
+        },
     )
 }
 
