@@ -6,11 +6,15 @@
 )]
 
 use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use iscsi_test_target::{LunConfig, TargetConfig, TestTarget};
 use vhost_user_iscsi_tests::config_file::ConfigFile;
 use vhost_user_iscsi_tests::daemon::{Daemon, run};
 use vhost_user_iscsi_tests::disk::pattern;
+use vhost_user_iscsi_tests::frontend::Frontend;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::served::{SOON, start_target};
 use vhost_user_iscsi_tests::wait;
@@ -98,13 +102,84 @@ fn resident_kib(daemon: &Daemon) -> u64 {
     of("RssAnon:") + of("RssFile:")
 }
 
+/// A disk under load until told to stop: each write is read back. Counts what ended.
+struct Loaded {
+    ended: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Loaded {
+    fn run(&self, disk: u8, frontend: &mut Frontend) {
+        let mut round = 0u8;
+        while !self.stop.load(Ordering::Relaxed) {
+            let data = vec![disk ^ round; 16 * 1024];
+            let sector = u64::from(round % 8) * 64;
+            assert_eq!(frontend.queue(0).write(sector, &data).unwrap(), S_OK);
+            let (status, found) = frontend.queue(0).read(sector, 16 * 1024).unwrap();
+            assert!(
+                (status, found) == (S_OK, data),
+                "disk {disk}, round {round}"
+            );
+            self.ended.fetch_add(2, Ordering::Relaxed);
+            round = round.wrapping_add(1);
+        }
+    }
+}
+
+/// Ends the load on all disks, also when what is judged meanwhile fails.
+struct UntilDropped<'a>(&'a [Loaded]);
+
+impl Drop for UntilDropped<'_> {
+    fn drop(&mut self) {
+        for load in self.0 {
+            load.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Waits until each of these disks has ended so many requests more than now.
+fn until_all_moved(loads: &[Loaded], by: u64) {
+    let ended = || loads.iter().map(|load| load.ended.load(Ordering::Relaxed));
+    let from: Vec<_> = ended().collect();
+    let moved = wait::until(SOON, || {
+        let mut moved = ended().zip(&from);
+        moved.all(|(now, from)| now >= from + by).then_some(())
+    });
+    assert!(
+        moved.is_some(),
+        "{from:?} and {:?}",
+        ended().collect::<Vec<_>>()
+    );
+}
+
+/// How often each disk's sessions had to be made again.
+fn reconnects(control: &Path) -> Vec<u64> {
+    let status = run(&[
+        "status",
+        "--json",
+        "--control-socket",
+        control.to_str().unwrap(),
+    ]);
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    let of = |disk: &serde_json::Value| {
+        let sessions = disk["sessions"].as_array().unwrap().iter();
+        sessions
+            .map(|session| session["reconnects"].as_u64().unwrap())
+            .sum()
+    };
+    status["disks"].as_array().unwrap().iter().map(of).collect()
+}
+
 #[test]
 fn sixty_four_disks_are_served_under_load_while_a_quarter_of_them_lose_their_target() {
     const TARGETS: u16 = 4;
     const LUNS: u16 = 16;
     const MOST_KIB: u64 = 320 << 10;
+    const SOME: u64 = 20;
     let targets: Vec<_> = (0..TARGETS).map(|_| luns(LUNS)).collect();
     let mut config = ConfigFile::new();
+    let control = config.control_socket();
     let mut names = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         for lun in 0..LUNS {
@@ -114,39 +189,34 @@ fn sixty_four_disks_are_served_under_load_while_a_quarter_of_them_lose_their_tar
         }
     }
     let daemon = config.start();
-    let mut frontends: Vec<_> = names
-        .iter()
-        .map(|name| config.connect(&daemon, name))
-        .collect();
-    let [lost, ..] = targets.as_slice() else {
-        panic!("there are targets")
+    let connect = |name: &String| config.connect(&daemon, name);
+    let mut frontends: Vec<_> = names.iter().map(connect).collect();
+    let load = |_: &String| Loaded {
+        ended: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
     };
-    for round in 0..6u8 {
-        match round {
-            2 => {
-                lost.refuse_connections();
-                lost.drop_connections();
-            }
-            4 => lost.accept_connections().unwrap(),
-            _ => {}
+    let loads: Vec<_> = names.iter().map(load).collect();
+    let (away, steady) = loads.split_at(LUNS.into());
+    thread::scope(|scope| {
+        for (disk, (load, frontend)) in (0u8..).zip(loads.iter().zip(&mut frontends)) {
+            scope.spawn(move || load.run(disk, frontend));
         }
-        let (away, steady) = frontends.split_at_mut(LUNS.into());
-        for (disk, frontend) in (0u8..).zip(&mut *steady) {
-            let data = vec![disk ^ round; 16 * 1024];
-            assert_eq!(frontend.queue(0).write(64, &data).unwrap(), S_OK);
-            let (status, found) = frontend.queue(0).read(64, 16 * 1024).unwrap();
-            assert!(
-                (status, found) == (S_OK, data),
-                "disk {disk}, round {round}"
-            );
-        }
-        if !(2..4).contains(&round) {
-            for frontend in away {
-                let status = frontend.queue(0).write(0, &pattern(4096)).unwrap();
-                assert_eq!(status, S_OK, "{:#?}", daemon.log());
-            }
-        }
-    }
+        let _running = UntilDropped(&loads);
+        until_all_moved(&loads, SOME);
+        targets[0].refuse_connections();
+        targets[0].drop_connections();
+        until_all_moved(steady, SOME);
+        let ended = |load: &Loaded| load.ended.load(Ordering::Relaxed);
+        let stalled: Vec<_> = away.iter().map(ended).collect();
+        until_all_moved(steady, SOME);
+        assert_eq!(away.iter().map(ended).collect::<Vec<_>>(), stalled);
+        targets[0].accept_connections().unwrap();
+        until_all_moved(&loads, SOME);
+    });
+    let reconnects = reconnects(&control);
+    let (away, steady) = reconnects.split_at(LUNS.into());
+    assert!(away.iter().all(|count| *count >= 1), "{away:?}");
+    assert!(steady.iter().all(|count| *count == 0), "{steady:?}");
     let resident_kib = resident_kib(&daemon);
     assert!(resident_kib < MOST_KIB, "{resident_kib} KiB");
 }
