@@ -128,7 +128,8 @@ fn parse(text: &str, system: &System<'_>) -> Result<ServeSettings, Vec<Problem>>
     let mut reading = Reading {
         text,
         options: options(),
-        problems: Vec::new(),
+        complaints: Vec::new(),
+        complained: 0,
     };
     let settings = match DeTable::parse(text) {
         Ok(table) => reading.settings(table.get_ref(), system),
@@ -138,13 +139,10 @@ fn parse(text: &str, system: &System<'_>) -> Result<ServeSettings, Vec<Problem>>
             None
         }
     };
-    let mut problems = reading.problems;
-    if let Some(settings) = settings.filter(|_| problems.is_empty()) {
-        return Ok(settings);
+    match settings.filter(|_| reading.complaints.is_empty()) {
+        Some(settings) => Ok(settings),
+        None => Err(reading.problems()),
     }
-    problems.sort_by_key(|problem| problem.line);
-    problems.truncate(MAX_PROBLEMS);
-    Err(problems)
 }
 
 /// What can be said about a disk, from the definition of the command line.
@@ -171,7 +169,10 @@ fn options() -> HashMap<String, Arg> {
 struct Reading<'a> {
     text: &'a str,
     options: HashMap<String, Arg>,
-    problems: Vec<Problem>,
+    /// What is wrong, and at which byte: the first ones of the file.
+    complaints: Vec<(usize, String)>,
+    /// How much is wrong in all.
+    complained: usize,
 }
 
 /// A setting as an argument of the command line; `None` for a switch that is off.
@@ -184,9 +185,30 @@ type Entry<'t, 'i> = (
 
 impl Reading<'_> {
     fn complain(&mut self, at: usize, message: String) {
-        let before = self.text.get(..at).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        self.problems.push(Problem { line, message });
+        self.complained += 1;
+        self.complaints.push((at, message));
+        if self.complaints.len() >= 2 * MAX_PROBLEMS {
+            self.keep_the_first();
+        }
+    }
+
+    /// The lines are counted for what is said only: a file of another kind is wrong in every line.
+    fn problems(mut self) -> Vec<Problem> {
+        self.keep_the_first();
+        let line_of = |at: usize| {
+            let before = self.text.get(..at).unwrap_or_default();
+            before.matches('\n').count() + 1
+        };
+        let problem = |(at, message)| Problem {
+            line: line_of(at),
+            message,
+        };
+        self.complaints.into_iter().map(problem).collect()
+    }
+
+    fn keep_the_first(&mut self) {
+        self.complaints.sort_by_key(|(at, _)| *at);
+        self.complaints.truncate(MAX_PROBLEMS);
     }
 
     /// The whole file; `None` when something is wrong with the process's own settings.
@@ -276,7 +298,7 @@ impl Reading<'_> {
         defaults: &HashMap<String, Option<OsString>>,
         system: &System<'_>,
     ) -> Option<ServedDisk> {
-        let problems = self.problems.len();
+        let before = self.complained;
         let mut settings = defaults.clone();
         let mut name = None;
         for (key, value) in table {
@@ -294,7 +316,7 @@ impl Reading<'_> {
                 self.complain(at, format!("the disk has no {needed}"));
             }
         }
-        if self.problems.len() > problems {
+        if self.complained > before {
             return None;
         }
         let program = OsString::from("vhost-user-iscsi");
@@ -426,6 +448,8 @@ impl From<Problems> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     const URL_A: &str = "iscsi://192.0.2.1/iqn.2001-04.com.example:a/1";
@@ -579,6 +603,18 @@ mod tests {
         ] {
             assert!(complaints(text)[0].contains("disk"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_in_every_line_is_judged_by_its_first_hundred() {
+        let mut text = String::new();
+        for line in 0..20_000 {
+            let _ = writeln!(text, "k{line} = 1");
+        }
+        let said = complaints(&(text + &disk("")));
+        assert_eq!(said.len(), MAX_PROBLEMS);
+        assert!(said[0].starts_with("1: "), "{}", said[0]);
+        assert!(said[99].starts_with("100: "), "{}", said[99]);
     }
 
     #[test]
