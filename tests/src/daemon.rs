@@ -39,6 +39,7 @@ pub struct Launch {
     socket: Option<PathBuf>,
     command: Command,
     handed_over: Option<OwnedFd>,
+    stderr: Stdio,
 }
 
 impl Launch {
@@ -90,6 +91,7 @@ impl Launch {
             socket: None,
             command: command(),
             handed_over: None,
+            stderr: Stdio::piped(),
         }
     }
 
@@ -102,6 +104,12 @@ impl Launch {
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Has it log to this file; [`Daemon::log`] is empty then.
+    pub fn log_to(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.stderr = Stdio::from(file.into());
         self
     }
 
@@ -132,7 +140,8 @@ impl Launch {
         if let Some(fd) = &self.handed_over {
             pass_on(&mut self.command, fd);
         }
-        let process = Process::start(&mut self.command, "it was just built");
+        let process =
+            Process::start_with_stderr(&mut self.command, "it was just built", self.stderr);
         Daemon {
             process,
             socket: self.socket,

@@ -120,17 +120,25 @@ impl Process {
     /// # Panics
     /// When it cannot be started; the message ends with `hint`.
     pub fn start(command: &mut Command, hint: &str) -> Self {
+        Self::start_with_stderr(command, hint, Stdio::piped())
+    }
+
+    /// The same with another stderr, which only a pipe of ours is captured from.
+    ///
+    /// # Panics
+    /// As [`Process::start`].
+    pub fn start_with_stderr(command: &mut Command, hint: &str, stderr: Stdio) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(stderr);
         // SAFETY: between fork and exec only one system call is made; nothing is allocated.
         unsafe { command.pre_exec(die_with_parent) };
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}; {hint}"));
         let stdout = Lines::collect(child.stdout.take().expect("stdout is piped"));
-        let stderr = Lines::collect(child.stderr.take().expect("stderr is piped"));
+        let stderr = child.stderr.take().map(Lines::collect).unwrap_or_default();
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("pidfd_open");
         Self {
             child,

@@ -1,17 +1,26 @@
-//! Where log lines go: to stderr, one line each, without colours.
+//! Where log lines go: to stderr, one line each, without colours. Nobody waits for that who serves.
 
 use std::io::Write;
 
+use env_logger::Target;
 use log::LevelFilter;
 
 use crate::escape::escape_control_characters;
+use crate::log_writer::LogWriter;
 
 /// Starts logging; at most once in a process, later calls change nothing.
 ///
 /// The crates below us have no more to say than warnings: at debug and trace they would bury our
 /// own lines. Text of a target is made safe here, once, for every line.
-pub(super) fn start(level: LevelFilter) {
-    let started = env_logger::Builder::new()
+///
+/// A server's lines have a thread that writes them: whoever takes the log must not be able to hold up
+/// guests. A verb writes its own.
+pub(super) fn start(level: LevelFilter, serves: bool) {
+    let mut builder = env_logger::Builder::new();
+    if serves && let Ok(writer) = LogWriter::of_process() {
+        builder.target(Target::Pipe(Box::new(writer)));
+    }
+    let started = builder
         .filter_level(level.min(LevelFilter::Warn))
         .filter_module("vhost_user_iscsi", level)
         .filter_module("iscsi_core", level)

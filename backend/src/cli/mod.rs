@@ -143,7 +143,7 @@ pub fn run(
         Err(help) => return print(out, &help.to_string()),
     };
     let serves = matches!(cli.verb, None | Some(Verb::Serve(_)));
-    logging::start(cli.log.level(!serves));
+    logging::start(cli.log.level(!serves), serves);
     match cli.verb {
         None => control.serve(ServeSettings {
             disks: vec![cli.serve.settings(system)?],
