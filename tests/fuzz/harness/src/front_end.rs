@@ -32,8 +32,10 @@ pub(crate) const MEMORY_BYTES: u64 = 0x1_0000;
 pub(crate) const USER_ADDRESS: u64 = 0x7f00_0000_0000;
 /// How long a front-end may take: it does nothing that takes a second.
 const LIMIT: Duration = Duration::from_secs(8);
-/// A socket takes more than this without a reader.
+/// A socket takes more than this without a reader; short messages it takes note of as if each had almost
+/// a KiB.
 const MAX_SENT_BYTES: usize = 32 << 10;
+const MAX_MESSAGES: usize = 100;
 
 thread_local! {
     static RUNTIME: RefCell<tokio::runtime::Runtime> = RefCell::new(
@@ -125,7 +127,10 @@ fn send_all(socket: &UnixStream, input: &mut Input<'_>) -> usize {
         let _ = pwrite(&memory, input.bytes(length.into()), at);
     }
     let (mut sent, mut awaited, mut is_whole) = (0, 1, true);
-    while !input.is_empty() && sent < MAX_SENT_BYTES {
+    for _ in 0..MAX_MESSAGES {
+        if input.is_empty() || sent >= MAX_SENT_BYTES {
+            break;
+        }
         let message = Message::new(input, &memory);
         sent += message.bytes.len();
         awaited += usize::from(message.code == LAST);
