@@ -11,6 +11,7 @@ use iscsi_core::login::settings::{ChapSettings, DigestPreference};
 use iscsi_core::name::IscsiName;
 use thiserror::Error;
 
+use crate::limits::Limits;
 use crate::portal::Portal;
 use crate::url::TargetUrl;
 
@@ -161,6 +162,8 @@ pub struct DiskSettings {
     pub ignore_power_loss: bool,
     /// What GET_ID answers instead of the LUN's own serial.
     pub serial: Option<Serial>,
+    /// How much the guest may ask for.
+    pub limits: Limits,
     /// Keep trying when the target cannot be reached at start.
     pub wait_for_target: bool,
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exit::{ExitCode, Failure};
+use crate::limits::Limits;
 
 /// Where the control socket is unless told otherwise.
 pub const DEFAULT_PATH: &str = "/run/vhost-user-iscsi/control";
@@ -24,6 +25,14 @@ pub enum Request {
         /// The name of the disk; all of them without.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         disk: Option<String>,
+    },
+    /// A [`DiskLimits`](crate::limits::DiskLimits), after what is asked for has been done.
+    Limits {
+        /// The name of the disk.
+        disk: String,
+        /// The limits that it is to have from now on, all of them; without this nothing is changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        set: Option<Box<Limits>>,
     },
 }
 
@@ -58,8 +67,8 @@ impl Request {
         serde_json::from_slice(line).map_err(|error| {
             Failure::usage(match error.classify() {
                 serde_json::error::Category::Data => {
-                    "a request is an object with \"verb\", which is \"status\" or \"stats\", and \
-                     perhaps \"disk\", the name of one"
+                    "a request is an object with \"verb\", which is \"status\", \"stats\" or \
+                     \"limits\", perhaps \"disk\", the name of one, and what belongs to the verb"
                         .to_owned()
                 }
                 _ => format!(
@@ -121,7 +130,13 @@ mod tests {
         let line = serde_json::to_vec(&status).unwrap();
         assert_eq!(line, br#"{"verb":"status","disk":"a"}"#);
         assert_eq!(Request::parse(&line), Ok(status));
+        let limits = Request::parse(br#"{"verb":"limits","disk":"a","set":{}}"#);
+        let set = Some(Box::default());
+        let disk = "a".to_owned();
+        assert_eq!(limits, Ok(Request::Limits { disk, set }));
         for line in [
+            "{\"verb\":\"limits\",\"disk\":\"a\",\"set\":{\"hunter2\":1}}",
+            "{\"verb\":\"limits\",\"set\":{}}",
             "",
             "x",
             "[]",

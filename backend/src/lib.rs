@@ -23,6 +23,7 @@ pub mod exit;
 pub mod guest_memory;
 pub mod http_head;
 pub mod initiator_name;
+pub mod limits;
 pub mod log_writer;
 pub mod memory_watch;
 pub mod metrics;

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::time::SystemTime;
 
+use crate::limits::Unit;
 use crate::stats::{DiskStats, OperationStats, ServiceStats, SessionStats};
 use crate::status::{DiskState, DiskStatus, ServiceStatus, SessionState};
 
@@ -23,8 +24,10 @@ pub fn render(status: &ServiceStatus, stats: &ServiceStats) -> String {
     let mut page = Page::default();
     process(&mut page, status);
     disks(&mut page, status);
+    limits(&mut page, status);
     sessions(&mut page, status);
     counters(&mut page, stats);
+    throttled_time(&mut page, stats);
     operations(&mut page, stats);
     latencies(&mut page, stats);
     page.0
@@ -164,7 +167,7 @@ type OfSession = (
 );
 
 fn counters(page: &mut Page, stats: &ServiceStats) {
-    const NUMBERS: [OfSession; 9] = [
+    const NUMBERS: [OfSession; 10] = [
         (
             "requests_in_flight",
             "gauge",
@@ -219,6 +222,12 @@ fn counters(page: &mut Page, stats: &ServiceStats) {
             "Turns in which requests waited for the target had said that it is busy.",
             |session| session.target_busy,
         ),
+        (
+            "throttled_requests_total",
+            "counter",
+            "Requests that a limit of the disk has held.",
+            |session| session.throttled,
+        ),
     ];
     for (name, kind, help, value) in NUMBERS {
         page.metric(name, kind, help);
@@ -226,6 +235,44 @@ fn counters(page: &mut Page, stats: &ServiceStats) {
             let labels = session_labels(&disk.name, session.session);
             page.sample(name, &labels, value(session));
         }
+    }
+}
+
+/// The limits in force: a disk has those that are set.
+fn limits(page: &mut Page, status: &ServiceStatus) {
+    const GAUGES: [(&str, Unit, &str); 2] = [
+        (
+            "disk_limit_requests_per_second",
+            Unit::Requests,
+            "The most requests per second, on average.",
+        ),
+        (
+            "disk_limit_bytes_per_second",
+            Unit::Bytes,
+            "The most bytes per second, on average.",
+        ),
+    ];
+    for (name, unit, help) in GAUGES {
+        page.metric(name, "gauge", help);
+        for disk in &status.disks {
+            for (option, _, rate) in disk.limits.named().iter().filter(|limit| limit.1 == unit) {
+                let Some(rate) = rate else { continue };
+                let [disk] = disk_label(&disk.name);
+                let direction = option.rsplit('-').next().unwrap_or_default();
+                let labels = [disk, ("direction", direction.into())];
+                page.sample(name, &labels, rate.per_s);
+            }
+        }
+    }
+}
+
+fn throttled_time(page: &mut Page, stats: &ServiceStats) {
+    const NAME: &str = "throttled_seconds_total";
+    let help = "For how long limits have held requests, those behind them not counted.";
+    page.metric(NAME, "counter", help);
+    for (disk, session) in of_sessions(stats) {
+        let labels = session_labels(&disk.name, session.session);
+        page.sample(NAME, &labels, in_seconds(session.throttled_us));
     }
 }
 

@@ -54,6 +54,12 @@ pub struct SessionStats {
     pub table_full: u64,
     /// The same because the target had said that it is busy (BUSY, TASK SET FULL).
     pub target_busy: u64,
+    /// Requests that a limit of the disk has held in their ring.
+    #[serde(default)]
+    pub throttled: u64,
+    /// For how long, of those that have gone since. Those behind them are not counted.
+    #[serde(default)]
+    pub throttled_us: u64,
     /// What guests asked for.
     pub operations: Operations,
 }
@@ -139,6 +145,8 @@ impl SessionStats {
             (&mut self.window_closed, other.window_closed),
             (&mut self.table_full, other.table_full),
             (&mut self.target_busy, other.target_busy),
+            (&mut self.throttled, other.throttled),
+            (&mut self.throttled_us, other.throttled_us),
         ] {
             *sum = sum.saturating_add(more);
         }

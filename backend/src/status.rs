@@ -12,6 +12,7 @@ use iscsi_core::disk::facts::LunFacts;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ServedDisk;
+use crate::limits::Limits;
 use crate::report::NegotiatedKeys;
 
 /// A point in time: in JSON a text after RFC 3339, in UTC, to the millisecond.
@@ -108,6 +109,9 @@ pub struct DiskStatus {
     pub initiator_name: String,
     /// The most sessions that it opens.
     pub max_sessions: u16,
+    /// How much its guest may ask for now: as it is configured, or as it was set since.
+    #[serde(default)]
+    pub limits: Limits,
     /// What the last login found; `null` before the first one.
     pub lun: Option<LunStatus>,
     /// The front-end that is connected.
@@ -248,6 +252,7 @@ impl DiskStatus {
             reason: None,
             initiator_name: served.disk.initiator.name.to_string(),
             max_sessions: served.disk.sessions,
+            limits: served.disk.limits,
             lun: None,
             front_end: None,
             queues: Vec::new(),

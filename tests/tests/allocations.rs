@@ -70,7 +70,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Serves `url` on a socket at `path` from threads of this process, until the process ends.
-fn serve(url: &str, path: &Path) {
+fn serve(url: &str, path: &Path, further: &[&str]) {
     let arguments = [
         "vhost-user-iscsi",
         "--initiator-name",
@@ -79,8 +79,9 @@ fn serve(url: &str, path: &Path) {
         url,
         "--socket-path",
         path.to_str().unwrap(),
-    ]
-    .map(std::ffi::OsString::from);
+    ];
+    let arguments = arguments.iter().chain(further);
+    let arguments: Vec<_> = arguments.map(std::ffi::OsString::from).collect();
     thread::spawn(move || {
         let system = vhost_user_iscsi::system::System::real();
         let ended =
@@ -128,14 +129,14 @@ fn round(frontend: &mut Frontend) -> u64 {
     count
 }
 
-fn allocations_per_run(negotiation: Negotiation, url_keys: &str) -> u64 {
+fn allocations_per_run(negotiation: Negotiation, url_keys: &str, further: &[&str]) -> u64 {
     let target = start_target(TargetConfig {
         negotiation,
         ..one_lun(LunConfig::default())
     });
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk.sock");
-    serve(&format!("{}{url_keys}", target.url(0)), &path);
+    serve(&format!("{}{url_keys}", target.url(0)), &path, further);
     let config = FrontendConfig {
         queue_size: 1024,
         ..FrontendConfig::default()
@@ -156,12 +157,17 @@ fn allocations_per_run(negotiation: Negotiation, url_keys: &str) -> u64 {
 /// One test, for the count is of the whole process.
 #[test]
 fn requests_allocate_nothing() {
-    assert_eq!(allocations_per_run(Negotiation::default(), ""), 0);
+    let usual = Negotiation::default;
+    assert_eq!(allocations_per_run(usual(), "", &[]), 0);
+    // So little that most requests are held for a moment.
+    let limits = ["--iops-total", "2000", "--bps-read", "200MiB"];
+    let limited = allocations_per_run(usual(), "", &limits);
+    assert_eq!(limited, 0, "with limits");
     let digests = Negotiation {
         header_digest: DigestPolicy::Require,
         data_digest: DigestPolicy::Require,
         ..Negotiation::default()
     };
     let keys = "?header_digest=crc32c&data_digest=crc32c";
-    assert_eq!(allocations_per_run(digests, keys), 0, "with digests");
+    assert_eq!(allocations_per_run(digests, keys, &[]), 0, "with digests");
 }

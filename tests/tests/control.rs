@@ -155,6 +155,29 @@ fn status_shows_a_line_for_each_disk_and_everything_about_one() {
 }
 
 #[test]
+fn limits_are_shown_and_changed() {
+    let watched = Watched::new();
+    assert_matches("control/limits-none.txt", &watched.shown(&["limits", "b"]));
+    let set = "limits a --iops-total 500 --iops-total-max 2000 --iops-total-max-length 10s \
+               --bps-read 100MiB --bps-write 1500kB";
+    let set: Vec<_> = set.split_whitespace().collect();
+    assert_matches("control/limits.txt", &watched.shown(&set));
+    let json = watched.shown(&["limits", "a", "--json"]);
+    assert_matches("control/limits.json", &json);
+    let status = watched.shown(&["status", "a"]);
+    assert!(
+        status.contains("500 per s, in bursts of 10 s 2000 per s"),
+        "{status}"
+    );
+    // One that waits for its target has them when it is there.
+    watched.shown(&["limits", "b", "--iops-read", "7"]);
+    assert_eq!(watched.disk("b")["limits"]["iops_read"]["per_s"], 7);
+    watched.shown(&["limits", "b", "--none"]);
+    assert_eq!(watched.disk("b")["limits"]["iops_read"], Value::Null);
+    assert_eq!(watched.verb(&["limits", "c"]).code, Some(21));
+}
+
+#[test]
 fn a_session_that_is_lost_and_back_is_seen() {
     let watched = Watched::new();
     let mut guest = watched.guest();

@@ -35,7 +35,11 @@ impl Measured {
         let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
         let mut config = ConfigFile::new();
         config.setting("metrics-address", "0");
-        config.disk("a", &target.url(0), "sessions = 1");
+        config.disk(
+            "a",
+            &target.url(0),
+            "sessions = 1\niops-write = 5\nbps-total = '1GiB'",
+        );
         let away = "iscsi://127.0.0.1:1/iqn.2026-11.org.example:away/0";
         config.disk("b", away, "");
         let daemon = config.start();
@@ -107,6 +111,15 @@ fn metrics_say_what_a_guest_did() {
     assert_eq!(of_disk("disk_capacity_bytes", "a"), 16_777_216.0);
     assert_eq!(of_disk("disk_problems", "a"), 0.0);
     assert_eq!(of_disk("disk_serving", "b"), 0.0);
+    let limit = |name, direction| value(name, &[("disk", "a"), ("direction", direction)]);
+    assert_eq!(limit("disk_limit_requests_per_second", "write"), 5.0);
+    let bytes = limit("disk_limit_bytes_per_second", "total");
+    assert_eq!(bytes, f64::from(1 << 30));
+    let session = [("disk", "a"), ("session", "0")];
+    let throttled = value("throttled_requests_total", &session);
+    assert!((1.0..=9.0).contains(&throttled), "{throttled}");
+    let seconds = value("throttled_seconds_total", &session);
+    assert!(seconds > 0.0 && seconds < SOON.as_secs_f64(), "{seconds}");
     let waits = wait::until(SOON, || {
         let metrics = measured.metrics();
         let waits = metrics.value("vhost_user_iscsi_disk_waiting_for_target", &[("disk", "b")]);

@@ -492,6 +492,24 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_may_have_other_limits_than_the_rest_or_none() {
+        let text = format!(
+            "iops-total = 500\nbps-read = '1MiB'\n{}\n\
+             [[disk]]\nname = 'b'\nsocket-path = '/run/b'\nurl = '{URL_A}'\n\
+             iops-total = 'none'\niops-read = 7\n",
+            disk("")
+        );
+        let settings = parse_text(&text).unwrap();
+        let limits = settings.disks.iter().map(|disk| disk.disk.limits);
+        let limits: Vec<_> = limits.map(|limits| limits.to_string()).collect();
+        let expected = [
+            "iops-total 500, bps-read 1048576",
+            "iops-read 7, bps-read 1048576",
+        ];
+        assert_eq!(limits, expected);
+    }
+
+    #[test]
     fn all_that_is_wrong_is_said_at_once_with_its_line() {
         let text = format!(
             "io-timout = '2m'\nsocket-path = 'x'\n{}\n[[disk]]\nname = ''\nqueue-size = 100\n",

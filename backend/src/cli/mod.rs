@@ -10,6 +10,8 @@ mod config_file;
 mod discover;
 mod explain;
 mod iname;
+mod limit_options;
+mod limits;
 mod logging;
 mod ls;
 mod management;
@@ -73,6 +75,7 @@ pub trait Control {
                       vhost-user-iscsi ls [-l] [-c] [OPTIONS]\n       \
                       vhost-user-iscsi status [DISK] [OPTIONS]\n       \
                       vhost-user-iscsi stats [DISK] [OPTIONS]\n       \
+                      vhost-user-iscsi limits DISK [--iops-total N] [--none] [OPTIONS]\n       \
                       vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
                       vhost-user-iscsi probe URL [OPTIONS]\n       \
                       vhost-user-iscsi explain CODE\n       \
@@ -111,6 +114,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// Say what guests have asked for, and how fast it went
     Stats(stats::StatsArgs),
+    /// Say what a disk is limited to, or change that
+    Limits(limits::LimitsArgs),
     /// List the portals of every target that a portal knows
     Discover(discover::DiscoverArgs),
     /// Log in to a LUN and show everything that was negotiated and found
@@ -154,6 +159,7 @@ pub fn run(
         Some(Verb::Ls(arguments)) => ls::run(&arguments, control, out),
         Some(Verb::Status(arguments)) => status::run(&arguments, control, out),
         Some(Verb::Stats(arguments)) => stats::run(&arguments, control, out),
+        Some(Verb::Limits(arguments)) => limits::run(&arguments, control, out),
         Some(Verb::Discover(arguments)) => discover::run(&arguments, system, control, out),
         Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
         Some(Verb::Explain(arguments)) => explain::run(&arguments, out),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use nix::unistd::Group;
 
+use super::limit_options::LimitArgs;
 use super::options::{InitiatorArgs, parse_url};
 use super::values::{
     OptionalTime, parse_1_to_64, parse_command_timeout, parse_fd, parse_io_timeout, parse_mode,
@@ -96,6 +97,9 @@ pub(super) struct ServeArgs {
     socket_group: Option<String>,
 
     #[command(flatten)]
+    limits: LimitArgs,
+
+    #[command(flatten)]
     initiator: InitiatorArgs,
 }
 
@@ -117,6 +121,7 @@ impl ServeArgs {
             io_timeout: self.io_timeout.0,
             ignore_power_loss: self.ignore_power_loss,
             serial: self.serial.clone(),
+            limits: self.limits.limits()?,
             wait_for_target: self.wait_for_target,
         };
         Ok(ServedDisk {

@@ -98,6 +98,7 @@ fn write_session(text: &mut String, session: &SessionStats, age: Duration) {
         ),
         ("turns with the table full", session.table_full),
         ("turns with the target busy", session.target_busy),
+        ("held by limits", session.throttled),
     ];
     let facts = facts.into_iter().filter(|(_, count)| *count > 0);
     let facts: Vec<_> = facts

@@ -6,10 +6,10 @@ use std::io::Write;
 use clap::Args;
 
 use super::ask::AskArgs;
-use super::negotiated_text;
 use super::table::{Rows, Table};
 use super::units::{bytes, count, size, yes_no};
 use super::{Control, print, to_json};
+use super::{limits, negotiated_text};
 use crate::control_protocol::Request;
 use crate::escape::escape_control_characters;
 use crate::exit::Failure;
@@ -127,6 +127,7 @@ fn details(status: &ServiceStatus) -> String {
             table.group("LUN", lun_rows(lun));
         }
         table.group("Guest", guest_rows(disk, status.now));
+        table.group("Limits", limits::rows(&disk.limits));
         for session in &disk.sessions {
             let title = format!("Session {}", session.session);
             table.group(title, session_rows(session, status.now));

@@ -11,6 +11,7 @@ use iscsi_core::login::settings::DigestPreference;
 use super::*;
 use crate::config::{DiskSettings, ManagementSettings, SocketSettings, default_sessions};
 use crate::control_protocol::DEFAULT_PATH;
+use crate::limits::{Limits, Rate};
 
 const URL: &str = "iscsi://h/iqn.2001-04.com.example/0";
 const NAME: &str = "iqn.2001-04.com.example:me";
@@ -290,7 +291,31 @@ fn verbs_that_look_into_a_process_ask_at_its_control_socket() {
     let stats = |disk: Option<&str>| Request::Stats {
         disk: disk.map(str::to_owned),
     };
+    let limits = |set: Option<Limits>| Request::Limits {
+        disk: "a".to_owned(),
+        set: set.map(Box::new),
+    };
+    let burst = Limits {
+        iops_total: Some(Rate {
+            per_s: 5,
+            max_per_s: Some(9),
+            max_length_s: Some(1),
+        }),
+        bps_read: Some(Rate::of(1 << 20)),
+        ..Limits::default()
+    };
     for (arguments, path, request) in [
+        ("limits a", DEFAULT_PATH, limits(None)),
+        (
+            "limits a --none",
+            DEFAULT_PATH,
+            limits(Some(Limits::default())),
+        ),
+        (
+            "limits a --iops-total 5 --iops-total-max 9 --bps-read 1MiB",
+            DEFAULT_PATH,
+            limits(Some(burst)),
+        ),
         ("ls", DEFAULT_PATH, status(None)),
         ("status", DEFAULT_PATH, status(None)),
         ("status a --control-socket c", "c", status(Some("a"))),
@@ -351,7 +376,7 @@ fn the_definition_of_the_command_line_is_consistent() {
 }
 
 /// Bad command lines with the exit code and a piece of the message; `URL` stands for a good URL.
-const BAD_LINES: [(&str, u8, &str); 45] = [
+const BAD_LINES: [(&str, u8, &str); 54] = [
     ("", 2, "give --socket-path PATH or --fd N"),
     ("--socket-path s", 2, "give --blk-file URL"),
     ("--blk-file URL", 2, "give --socket-path PATH or --fd N"),
@@ -503,7 +528,7 @@ const BAD_LINES: [(&str, u8, &str); 45] = [
     (
         "no-such-verb",
         2,
-        "the verbs are serve, check, ls, status, stats, discover, probe, explain and iname",
+        "the verbs are serve, check, ls, status, stats, limits, discover, probe, explain and iname",
     ),
     ("--no-such-option", 2, "there is no option --no-such-option"),
     ("discover", 2, "<HOST[:PORT]> is missing"),
@@ -525,6 +550,39 @@ const BAD_LINES: [(&str, u8, &str); 45] = [
         "--initiator-name iqn.2001-04.a discover h",
         2,
         "cannot stand before a verb",
+    ),
+    ("limits", 2, "<DISK> is missing"),
+    (
+        "limits a --none --iops-read 5",
+        2,
+        "--none excludes every limit",
+    ),
+    ("limits a --iops-total 0", 2, "from 1 to 10000000, or none"),
+    (
+        "limits a --iops-read 0x7hunter2",
+        2,
+        "from 1 to 10000000, or none",
+    ),
+    ("limits a --bps-read 100M", 2, "such as 100MiB, or none"),
+    (
+        "limits a --iops-total 5 --iops-write 5",
+        2,
+        "excludes iops-read and iops-write",
+    ),
+    (
+        "--socket-path s --blk-file URL --iops-read-max 5",
+        2,
+        "--iops-read-max needs --iops-read",
+    ),
+    (
+        "--socket-path s --blk-file URL --bps-read 1MiB --bps-read-max-length 5",
+        2,
+        "bps-read-max-length needs bps-read-max",
+    ),
+    (
+        "--socket-path s --blk-file URL --iops-read 5 --iops-read-max 4",
+        2,
+        "iops-read-max is a number from iops-read itself, 5, to 10000000",
     ),
     ("probe", 2, "<URL> is missing"),
     (

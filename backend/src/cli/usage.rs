@@ -54,7 +54,7 @@ pub(super) fn describe(error: &Error) -> String {
 }
 
 fn no_such_verb() -> String {
-    "unexpected argument: the verbs are serve, check, ls, status, stats, discover, probe, explain and iname, a URL to serve belongs behind \
+    "unexpected argument: the verbs are serve, check, ls, status, stats, limits, discover, probe, explain and iname, a URL to serve belongs behind \
      --blk-file"
         .to_owned()
 }

@@ -10,6 +10,7 @@ use crate::config::{
     MAX_IO_TIMEOUT, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, MIN_COMMAND_TIMEOUT,
     QueueSize, Serial,
 };
+use crate::limits::{MAX_BURST_LENGTH_S, Unit};
 
 /// `10s`, `1m 30s`, `500ms`: more than nothing, and at most an hour.
 pub(super) fn parse_login_timeout(text: &str) -> Result<Duration, String> {
@@ -46,6 +47,69 @@ pub(super) fn parse_command_timeout(text: &str) -> Result<OptionalTime, String> 
         .filter(|time| (MIN_COMMAND_TIMEOUT..=MAX_IO_TIMEOUT).contains(time))
         .map(|time| OptionalTime(Some(time)))
         .ok_or_else(|| "forever, or a time with its unit, from 1s to 1day, such as 30s".to_owned())
+}
+
+/// A number, or `None` for no limit; a type of its own, as [`OptionalTime`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OptionalCount(pub(super) Option<u64>);
+
+/// A rate in requests per second, or `none`.
+pub(super) fn parse_requests_per_s(text: &str) -> Result<OptionalCount, String> {
+    let (least, most) = Unit::Requests.bounds();
+    let count = text.parse().ok();
+    parse_rate(text, count, Unit::Requests)
+        .ok_or_else(|| format!("a number of requests per second from {least} to {most}, or none"))
+}
+
+/// A rate in bytes per second, or `none`.
+pub(super) fn parse_bytes_per_s(text: &str) -> Result<OptionalCount, String> {
+    parse_rate(text, parse_size(text), Unit::Bytes).ok_or_else(|| {
+        "a number of bytes per second, perhaps with a unit (KiB, MiB, GiB, or kB, MB, GB), from \
+         4KiB to 1024GiB, such as 100MiB, or none"
+            .to_owned()
+    })
+}
+
+fn parse_rate(text: &str, count: Option<u64>, unit: Unit) -> Option<OptionalCount> {
+    if text == "none" {
+        return Some(OptionalCount(None));
+    }
+    let (least, most) = unit.bounds();
+    let count = count.filter(|count| (least..=most).contains(count));
+    count.map(|count| OptionalCount(Some(count)))
+}
+
+/// A whole number of bytes, or of a unit that is the same everywhere: not `M`.
+fn parse_size(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 6] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let of_unit = |(name, bytes): &(&str, u64)| Some((text.strip_suffix(name)?, *bytes));
+    let (number, unit_bytes) = UNITS.iter().find_map(of_unit).unwrap_or((text, 1));
+    let number = number.trim_end();
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = number.parse().ok().filter(|_| is_number)?;
+    number.checked_mul(unit_bytes)
+}
+
+/// The length of a burst in whole seconds, as a time or as a number; or `none`.
+pub(super) fn parse_seconds(text: &str) -> Result<OptionalCount, String> {
+    if text == "none" {
+        return Ok(OptionalCount(None));
+    }
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    seconds
+        .or_else(|| humantime::parse_duration(text).ok())
+        .filter(|time| time.subsec_nanos() == 0)
+        .map(|time| time.as_secs())
+        .filter(|seconds| (1..=MAX_BURST_LENGTH_S).contains(seconds))
+        .map(|seconds| OptionalCount(Some(seconds)))
+        .ok_or_else(|| "whole seconds from 1s to 1h, such as 10s, or none".to_owned())
 }
 
 /// A port of loopback, or an address with a port; IPv6 in brackets. Port 0 is any that is free.
@@ -190,6 +254,66 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_has_bounds_and_bytes_have_units() {
+        let iops = |text| parse_requests_per_s(text).map(|count| count.0);
+        assert_eq!(iops("1"), Ok(Some(1)));
+        assert_eq!(iops("10000000"), Ok(Some(10_000_000)));
+        assert_eq!(iops("none"), Ok(None));
+        for text in ["", "0", "10000001", "-1", "1k", "1.5", "forever"] {
+            assert!(iops(text).is_err(), "{text}");
+        }
+        let bps = |text| parse_bytes_per_s(text).map(|count| count.0);
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("4KiB", 4096),
+            ("100MiB", 100 << 20),
+            ("100 MiB", 100 << 20),
+            ("1024GiB", 1 << 40),
+            ("5kB", 5000),
+            ("5MB", 5_000_000),
+            ("5GB", 5_000_000_000),
+        ] {
+            assert_eq!(bps(text), Ok(Some(bytes)), "{text}");
+        }
+        assert_eq!(bps("none"), Ok(None));
+        for text in [
+            "",
+            "0",
+            "4095",
+            "3KiB",
+            "1025GiB",
+            "100M",
+            "100K",
+            "MiB",
+            "-1MiB",
+            "+9999",
+            "1.5MiB",
+            "99999999999999GiB",
+            "18446744073709551616",
+        ] {
+            assert!(bps(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_burst_is_in_whole_seconds() {
+        let seconds = |text| parse_seconds(text).map(|count| count.0);
+        for (text, length) in [
+            ("1", 1),
+            ("1s", 1),
+            ("2m", 120),
+            ("1h", 3600),
+            ("3600", 3600),
+        ] {
+            assert_eq!(seconds(text), Ok(Some(length)), "{text}");
+        }
+        assert_eq!(seconds("none"), Ok(None));
+        for text in ["", "0", "0s", "1500ms", "3601", "1h 1s", "-1", "x"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_mode_is_octal_without_special_bits() {
         assert_eq!(parse_mode("0660"), Ok(0o660));
         assert_eq!(parse_mode("777"), Ok(0o777));
@@ -220,6 +344,9 @@ mod tests {
             parse_mode(value).unwrap_err(),
             parse_fd(value).unwrap_err(),
             parse_serial("me%hunter2@h is too long for it").unwrap_err(),
+            parse_requests_per_s(value).unwrap_err(),
+            parse_bytes_per_s(value).unwrap_err(),
+            parse_seconds(value).unwrap_err(),
         ];
         assert!(messages.iter().all(|message| !message.contains("hunter2")));
     }

@@ -10,6 +10,7 @@ use super::probe::Probed;
 use crate::config::{DiskSettings, ServedDisk};
 use crate::engine::{Engine, LossReason};
 use crate::exit::Failure;
+use crate::limits::{DiskLimits, Limits};
 use crate::report::NegotiatedKeys;
 use crate::stats::DiskStats;
 use crate::status::{
@@ -87,11 +88,31 @@ impl Board {
         status.reason = Some(error.to_string());
     }
 
-    /// The first session is there, and an engine with it.
-    pub(super) fn serves(&self, engine: Weak<Engine>) {
-        let now = Timestamp::now();
-        let _ = self.engine.set((engine, now));
+    /// What its guest is limited to.
+    pub(super) fn limits(&self) -> DiskLimits {
+        let status = self.status();
+        DiskLimits {
+            name: status.name.clone(),
+            limits: status.limits,
+        }
+    }
+
+    /// Sets the limits, at once; of a disk that waits for its target, for when it is there.
+    pub(super) fn set_limits(&self, limits: Limits) {
+        // The lock is held meanwhile: of two changes the later one has the last word here and there.
         let mut status = self.status();
+        status.limits = limits;
+        if let Some(engine) = self.engine() {
+            engine.set_limits(&limits);
+        }
+    }
+
+    /// The first session is there, and an engine with it.
+    pub(super) fn serves(&self, engine: &Arc<Engine>) {
+        let now = Timestamp::now();
+        let _ = self.engine.set((Arc::downgrade(engine), now));
+        let mut status = self.status();
+        engine.set_limits(&status.limits);
         (status.state, status.since) = (DiskState::Serving, now);
         status.reason = None;
     }

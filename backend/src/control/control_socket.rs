@@ -1,7 +1,7 @@
 //! The control socket: who may look into the process, and with what bounds.
 //!
-//! Whoever may connect is trusted to read what is there, and with nothing else: whatever they send
-//! costs an error line, and never the disks anything.
+//! Whoever may connect is trusted to read what is there and to set limits, and with nothing else:
+//! whatever they send costs an error line, and never the disks anything.
 
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;

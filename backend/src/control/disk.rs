@@ -233,7 +233,7 @@ fn start(
         .into_connection(facts.clone())
         .map_err(failed)?;
     let engine = Engine::start(config, connection).map_err(failed)?;
-    sessions.board.serves(Arc::downgrade(&engine));
+    sessions.board.serves(&engine);
     for lane in 1..sessions_left {
         report(&reports, LaneEvent::TasksLeft { lane });
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::board::Board;
 use crate::control_protocol::Request;
 use crate::exit::{ExitCode, Failure};
+use crate::limits::{DiskLimits, Limits};
 use crate::metrics;
 use crate::stats::ServiceStats;
 use crate::status::{ServiceStatus, Timestamp};
@@ -35,6 +36,9 @@ impl Registry {
             Request::Stats { disk } => {
                 serde_json::to_value(self.stats(&self.boards(disk.as_deref())?))
             }
+            Request::Limits { disk, set } => {
+                serde_json::to_value(self.limits(disk, set.as_deref().copied())?)
+            }
         };
         value.map_err(|error| Failure::new(ExitCode::Other, format!("cannot write JSON: {error}")))
     }
@@ -52,10 +56,28 @@ impl Registry {
         };
         let found: Vec<_> = all.filter(|board| board.name() == name).collect();
         if found.is_empty() {
-            let message = "there is no disk of that name; without a name all are shown";
+            let message = "there is no disk of that name; the verb status without a name shows all";
             return Err(Failure::new(ExitCode::NotFound, message));
         }
         Ok(found)
+    }
+
+    /// The limits of a disk, which may be changed first.
+    fn limits(&self, disk: &str, set: Option<Limits>) -> Result<DiskLimits, Failure> {
+        let boards = self.boards(Some(disk))?;
+        let set = set.map(Limits::checked).transpose();
+        let set = set.map_err(|error| Failure::usage(error.to_string()))?;
+        let Some(board) = boards.first() else {
+            return Err(Failure::new(
+                ExitCode::NotFound,
+                "there is no disk of that name",
+            ));
+        };
+        if let Some(limits) = set {
+            board.set_limits(limits);
+            log::info!("disk {disk}: limits from now on: {limits}");
+        }
+        Ok(board.limits())
     }
 
     fn status(&self, boards: &[&Board]) -> ServiceStatus {

@@ -470,6 +470,11 @@ impl InflightQueue {
         reach(CrashPoint::Marked);
     }
 
+    /// A buffer that was popped is put back: the driver's own ring has it.
+    pub(super) fn put_back(&mut self, head: u16) {
+        self.unmark(head);
+    }
+
     /// A buffer was put into the used ring, which has not been published yet.
     pub(super) fn link(&mut self, head: u16) {
         let next = self.last_batch_head;

@@ -149,6 +149,8 @@ pub struct SplitQueue {
     in_flight: u16,
     /// What a former process had in flight and was not popped again yet, the last one first.
     left_over: Vec<u16>,
+    /// The last one popped was one of those.
+    popped_left_over: bool,
     /// Where what is in flight is written down for the next process.
     inflight: Option<InflightQueue>,
 }
@@ -194,6 +196,7 @@ impl SplitQueue {
             published_used: next_used,
             in_flight: 0,
             left_over: Vec::new(),
+            popped_left_over: false,
             inflight: None,
         })
     }
@@ -268,6 +271,7 @@ impl SplitQueue {
         };
         if let Some(head) = self.left_over.pop() {
             self.in_flight += 1;
+            self.popped_left_over = true;
             return Ok(Some(head));
         }
         if self.next_avail == self.seen_avail {
@@ -293,10 +297,26 @@ impl SplitQueue {
             return Err(QueueError::Head { queue, head, size });
         }
         self.in_flight += 1;
+        self.popped_left_over = false;
         if let Some(inflight) = &mut self.inflight {
             inflight.mark(head);
         }
         Ok(Some(head))
+    }
+
+    /// Puts back the buffer that was just popped: it is the next one to pop, and counts as never
+    /// popped until then.
+    pub fn put_back(&mut self, head: u16) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if self.popped_left_over {
+            // Its mark stays, too: it is in flight for whoever comes next.
+            self.left_over.push(head);
+            return;
+        }
+        self.next_avail = self.next_avail.wrapping_sub(1);
+        if let Some(inflight) = &mut self.inflight {
+            inflight.put_back(head);
+        }
     }
 
     /// Gives the ring up if memory of its front-end was lost; `true` if so. To be asked after

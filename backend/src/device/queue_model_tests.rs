@@ -47,6 +47,8 @@ enum Turn {
     Harvest,
     /// The device takes a buffer.
     Pop,
+    /// It takes a buffer and puts it back.
+    PutBack,
     /// It completes one of those it has taken.
     Push { choice: usize },
     /// It shows what is completed.
@@ -63,6 +65,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         6 => offer.prop_map(|(choice, is_indirect)| Turn::Offer { choice, is_indirect }),
         3 => Just(Turn::Harvest),
         6 => Just(Turn::Pop),
+        2 => Just(Turn::PutBack),
         5 => any::<usize>().prop_map(|choice| Turn::Push { choice }),
         3 => Just(Turn::Publish),
         1 => any::<bool>().prop_map(Turn::Notification),
@@ -270,6 +273,15 @@ impl World {
         expected.place = Place::Popped;
     }
 
+    fn put_back(&mut self) {
+        let (in_flight, next_avail) = (self.queue.in_flight(), self.queue.next_avail());
+        if let Some(head) = self.queue.pop().unwrap() {
+            self.queue.put_back(head);
+        }
+        let after = (self.queue.in_flight(), self.queue.next_avail());
+        assert_eq!(after, (in_flight, next_avail));
+    }
+
     fn push(&mut self, choice: usize) {
         let popped = self.waiting.iter_mut().filter(|r| r.place == Place::Popped);
         let mut popped: Vec<_> = popped.collect();
@@ -363,6 +375,7 @@ impl World {
             } => self.offer(choice, is_indirect),
             Turn::Harvest => self.harvest(),
             Turn::Pop => self.pop(),
+            Turn::PutBack => self.put_back(),
             Turn::Push { choice } => self.push(choice),
             Turn::Publish => self.publish(),
             Turn::Notification(is_wanted) => self.notification(is_wanted),

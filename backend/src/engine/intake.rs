@@ -90,6 +90,7 @@ impl Lane {
     /// nothing is queued here without bound.
     /// Another ring is the first each time: with little room the first one may take all of it.
     pub(super) fn take_requests(&mut self) {
+        self.held_until = None;
         let count = self.rings.len();
         self.first_ring = (self.first_ring + 1).checked_rem(count).unwrap_or(0);
         self.has_more = (0..MAX_ROUNDS).all(|_| self.take_round(count));
@@ -106,6 +107,9 @@ impl Lane {
 
     /// Takes a fair share from one ring. `true` when it may have more and there is room.
     fn take_from(&mut self, at: usize) -> bool {
+        if self.is_limited() && self.is_held(at) {
+            return false;
+        }
         for _ in 0..FAIR_SHARE {
             let free = self.free_request();
             let Some(Some(ring)) = self.rings.get_mut(at) else {
@@ -129,6 +133,7 @@ impl Lane {
             match ring.pop(&mut slot.request, self.now_ms) {
                 Popped::Empty => return false,
                 Popped::Again => {}
+                Popped::Request if self.is_limited() && self.hold_back(tag) => return false,
                 Popped::Request => self.admit(tag),
             }
         }
@@ -221,6 +226,7 @@ impl Lane {
             }
             if let Some(ring) = self.rings.get_mut(at).and_then(Option::take) {
                 self.reactor.forget(ring.kick_fd());
+                self.forget_held(&ring);
                 ring.answer_drain();
             }
         }

@@ -23,6 +23,7 @@ use super::reactor::{MAX_EVENTS, Reactor, Ready, Token};
 use super::ring::LaneRing;
 use super::stall::Stall;
 use super::stats::{Hold, LaneStats};
+use super::throttle::Throttle;
 use super::waiting::make_timers_exact;
 use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
 use crate::raw_io::VectorRoom;
@@ -47,6 +48,8 @@ pub(super) struct LaneConfig {
     pub(super) lun_reset: bool,
     /// How long requests wait for lost storage; `None` for ever.
     pub(super) io_timeout: Option<Duration>,
+    /// What holds the limits of the disk, with its other lanes; `None` where there are none.
+    pub(super) throttle: Option<Arc<Throttle>>,
     /// With the disk's other lanes.
     pub(super) shared: Arc<SharedDisk>,
     /// Whom to tell when the session is lost.
@@ -80,6 +83,8 @@ pub(super) struct Lane {
     pub(super) first_ring: usize,
     /// Why requests had to stay in their ring in this turn, if any had to.
     pub(super) hold: Option<Hold>,
+    /// When the first of the requests may go that the limits hold, if any do.
+    pub(super) held_until: Option<Instant>,
     /// There was no end of requests: wait for nothing.
     pub(super) has_more: bool,
     pub(super) room: VectorRoom,
@@ -121,6 +126,7 @@ impl Lane {
             rings: Vec::new(),
             first_ring: 0,
             hold: None,
+            held_until: None,
             has_more: false,
             room: VectorRoom::default(),
             log_limit: LogLimit::default(),
@@ -228,6 +234,7 @@ impl Lane {
                 }
             }
             Message::SetWriteback(writeback) => self.config.writeback = writeback,
+            Message::SetThrottle(throttle) => self.set_throttle(throttle),
             Message::GiveUpRings { reply } => {
                 if let Err(SendError(rings)) = reply.send(self.give_up_rings()) {
                     rings.into_iter().for_each(|ring| self.adopt_ring(ring));

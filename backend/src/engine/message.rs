@@ -15,6 +15,7 @@ use iscsi_core::session::Session;
 
 use super::reactor::{Reactor, Token};
 use super::ring::LaneRing;
+use super::throttle::Throttle;
 use super::transport::{Sending, Transport};
 use crate::device::rings::RingSetup;
 use crate::guest_memory::GuestMemory;
@@ -77,6 +78,8 @@ pub(super) enum Message {
     SetMemory(Arc<GuestMemory>),
     /// CONFIG_WCE.
     SetWriteback(bool),
+    /// The limits of the disk from now on.
+    SetThrottle(Option<Arc<Throttle>>),
     /// Hand over your rings: another lane will serve them. Only before the first session.
     GiveUpRings { reply: SyncSender<Vec<LaneRing>> },
     /// Serve this ring, which another lane had.

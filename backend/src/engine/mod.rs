@@ -5,6 +5,7 @@
 //! from the start, for the session that the probe was made with. Everything that happens on the
 //! path of a request happens within one lane; locks are taken only to start and stop things.
 
+mod bucket;
 mod coalescing;
 mod completion;
 mod in_flight;
@@ -19,6 +20,10 @@ mod reactor;
 mod ring;
 mod stall;
 mod stats;
+mod throttle;
+#[cfg(test)]
+mod throttle_tests;
+mod throttling;
 mod transport;
 #[cfg(test)]
 mod transport_tests;
@@ -44,8 +49,10 @@ use self::lane::{Lane, LaneConfig};
 use self::mailbox::Mailbox;
 use self::message::Message;
 use self::stats::StatsBook;
+use self::throttle::Throttle;
 use crate::device::rings::{RingOwner, RingSetup};
 use crate::guest_memory::GuestMemory;
+use crate::limits::Limits;
 use crate::stats::SessionStats;
 
 /// How long rings may take to drain when they are stopped, all of them together. QEMU stops one
@@ -128,6 +135,8 @@ struct State {
     /// How many sessions there are to be had, once the target has refused one.
     granted_lanes: Option<usize>,
     writeback: bool,
+    /// What holds the limits; `None` where there are none.
+    throttle: Option<Arc<Throttle>>,
     closing: bool,
 }
 
@@ -166,7 +175,7 @@ impl Engine {
             config,
             state: Mutex::default(),
         };
-        let lane = engine.spawn_lane(0, false)?;
+        let lane = engine.spawn_lane(0, &State::default())?;
         lane.mailbox.send(Message::Connected(Box::new(connection)));
         engine.state().lanes.push(Some(lane));
         Ok(Arc::new(engine))
@@ -203,6 +212,17 @@ impl Engine {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The limits from now on. What is held goes at once, as far as the new ones allow; a burst is
+    /// due again.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        let mut state = self.state();
+        state.throttle = Throttle::new(limits, Instant::now()).map(Arc::new);
+        for lane in state.lanes.iter().flatten() {
+            let throttle = state.throttle.clone();
+            lane.mailbox.send(Message::SetThrottle(throttle));
+        }
     }
 
     /// The target says that it lost its power: what was in its cache may be gone, and the next flush
@@ -324,18 +344,19 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spawn_lane(&self, index: usize, writeback: bool) -> io::Result<LaneHandle> {
+    fn spawn_lane(&self, index: usize, state: &State) -> io::Result<LaneHandle> {
         let mailbox = Mailbox::new()?;
         let config = LaneConfig {
             index,
             facts: self.config.facts.clone(),
             lun: self.config.lun,
             device_id: self.config.device_id,
-            writeback,
+            writeback: state.writeback,
             poll_limit: self.config.poll_limit,
             command_timeout: self.config.command_timeout,
             lun_reset: self.config.lun_reset,
             io_timeout: self.config.io_timeout,
+            throttle: state.throttle.clone(),
             shared: Arc::clone(&self.config.shared),
             reports: self.config.reports.clone(),
             stats: self.stats.add_lane(index),
@@ -381,7 +402,7 @@ impl Engine {
         if rings == 0 || free >= max_lanes {
             return least;
         }
-        match self.spawn_lane(free, state.writeback) {
+        match self.spawn_lane(free, state) {
             Ok(lane) => {
                 match state.lanes.get_mut(free) {
                     Some(place) => *place = Some(lane),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 
 use super::log_limit::LogLimit;
+use super::throttle::Held;
 use crate::device::inflight::InflightError;
 use crate::device::queue::{QueueError, SplitQueue};
 use crate::device::request::{Malformed, ParsedRequest, RequestParser, Status};
@@ -29,6 +30,8 @@ pub(super) struct LaneRing {
     pending: bool,
     /// The driver was asked to kick at the next buffer.
     armed: bool,
+    /// The next request waits for its time: a limit of the disk is reached.
+    pub(super) held: Option<Held>,
 }
 
 /// What the ring is allowed to do.
@@ -93,6 +96,7 @@ impl LaneRing {
             log_limit: LogLimit::default(),
             pending: true,
             armed: false,
+            held: None,
         };
         if let Some(count) = left_over {
             log::debug!(
@@ -188,6 +192,14 @@ impl LaneRing {
                 Popped::Again
             }
         }
+    }
+
+    /// Puts the request back that was just popped, until `held` says. What is behind it waits as well:
+    /// a driver may count on its order.
+    pub(super) fn hold(&mut self, request: &mut ParsedRequest, held: Held) {
+        request.buffers.clear();
+        self.queue.put_back(request.head);
+        self.held = Some(held);
     }
 
     /// Asks the driver to kick at the next buffer, before the lane goes to sleep. `true` when one

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::device::request::{RequestKind, Status};
 use crate::stats::{Bucket, Histogram, OperationStats, Operations, SessionStats};
@@ -32,6 +32,9 @@ pub(super) struct LaneStats {
     window_closed: Counter,
     table_full: Counter,
     target_busy: Counter,
+    /// Requests that a limit has held.
+    pub(super) throttled: Counter,
+    throttled_us: Counter,
 }
 
 /// Why requests stay in their ring for now.
@@ -126,6 +129,12 @@ impl LaneStats {
         }
     }
 
+    /// A request goes that a limit has held.
+    pub(super) fn was_held(&self, now: Instant, since: Instant) {
+        let held = now.saturating_duration_since(since);
+        self.throttled_us.add(in_us(held));
+    }
+
     fn read(&self, session: usize) -> SessionStats {
         let [read, write, flush, discard, write_zeroes, other] = &self.operations;
         SessionStats {
@@ -139,6 +148,8 @@ impl LaneStats {
             window_closed: self.window_closed.get(),
             table_full: self.table_full.get(),
             target_busy: self.target_busy.get(),
+            throttled: self.throttled.get(),
+            throttled_us: self.throttled_us.get(),
             operations: Operations {
                 read: read.read(),
                 write: write.read(),

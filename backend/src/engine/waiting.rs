@@ -73,7 +73,9 @@ impl Lane {
     /// something has happened; what arrived has then been received.
     fn poll(&mut self, waits_for_target: bool) -> bool {
         let limit = self.polling(waits_for_target).limit();
-        let Some(limit) = limit.filter(|limit| self.may_poll(*limit)) else {
+        // Rings that are held have nothing to look for.
+        let is_held = !waits_for_target && self.held_until.is_some();
+        let Some(limit) = limit.filter(|limit| !is_held && self.may_poll(*limit)) else {
             return false;
         };
         let start = Instant::now();
@@ -87,6 +89,10 @@ impl Lane {
                 break (true, (!waits_for_target).then_some(true));
             }
             let now = Instant::now();
+            if self.held_until.is_some_and(|until| until <= now) {
+                self.set_now(now);
+                break (true, None);
+            }
             if now < receive_at {
                 std::hint::spin_loop();
                 continue;
@@ -159,7 +165,7 @@ impl Lane {
             .flatten()
             .filter_map(LaneRing::drain_deadline);
         let closing = self.closing.as_ref().map(|closing| closing.deadline);
-        let others = [closing, receive_by, self.stall.deadline()];
+        let others = [closing, receive_by, self.stall.deadline(), self.held_until];
         let deadline = drain.chain(others.into_iter().flatten()).min();
         let deadline = deadline.map(|at| at.saturating_duration_since(now));
         let limits = [core, deadline].into_iter().flatten();

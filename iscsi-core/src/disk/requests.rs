@@ -599,6 +599,11 @@ impl Requests {
         None
     }
 
+    /// Whether zeros are written as data, for want of a command for them.
+    pub fn writes_zeros_as_data(&self) -> bool {
+        weaker(self.facts.zeroing(false), self.zeroing) == Zeroing::Write
+    }
+
     /// How zeros for `operation` are written now.
     fn best_zeroing(&self, operation: BlockOperation) -> Zeroing {
         let unmap = matches!(operation, BlockOperation::WriteZeroes { unmap: true, .. });

@@ -489,6 +489,10 @@ fn questions() -> Vec<Seed> {
             "stats-of-disk",
             "\0 {\"disk\": \"a\\u0062\", \"verb\": \"stats\"} ",
         ),
+        (
+            "limits",
+            "\0{\"verb\":\"limits\",\"disk\":\"a\",\"set\":{\"iops_total\":{\"per_s\":5,\"max_per_s\":9}}}",
+        ),
         ("get", "\u{1}GET /metrics HTTP/1.1\r\nHost: a:9123\r\n\r\n"),
         ("head", "\u{1}HEAD /metrics?x HTTP/1.0\r\n\r\n"),
     ]
