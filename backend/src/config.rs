@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use iscsi_core::login::settings::{ChapSettings, DigestPreference};
@@ -28,9 +29,15 @@ pub const DEFAULT_SESSIONS: u16 = 4;
 /// [`DEFAULT_SESSIONS`], or as many as there are processors for this process, if those are fewer. A
 /// session has a thread: two of them on one processor take turns, each with half of the requests,
 /// and lose what one with all of them would gain by taking many at once.
+///
+/// Looked up once: the same for as long as the process lives, and what it is read from need not be
+/// readable for as long.
 pub fn default_sessions() -> u16 {
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    u16::try_from(processors).map_or(DEFAULT_SESSIONS, |count| count.min(DEFAULT_SESSIONS))
+    static SESSIONS: OnceLock<u16> = OnceLock::new();
+    *SESSIONS.get_or_init(|| {
+        let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
+        u16::try_from(processors).map_or(DEFAULT_SESSIONS, |count| count.min(DEFAULT_SESSIONS))
+    })
 }
 
 /// The largest split ring (virtio 1.2 section 2.7): accepted unless told otherwise, since the
@@ -109,6 +116,31 @@ pub struct ManagementSettings {
     pub control_socket: Option<ControlSocketSettings>,
     /// Where Prometheus asks; `None` for nowhere.
     pub metrics_address: Option<SocketAddr>,
+    /// How the process confines itself.
+    pub sandbox: SandboxSettings,
+}
+
+/// How a serving process confines itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SandboxSettings {
+    /// Whether, and how strictly.
+    pub mode: SandboxMode,
+    /// Files that are read again while the process serves, beside those of the system.
+    pub read_again: Vec<PathBuf>,
+    /// Where sockets of later disks may be, beside the directories of those that are there now.
+    pub socket_directories: Vec<PathBuf>,
+}
+
+/// What becomes of that which the sandbox does not allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// It is not done: a system call ends the process, a file cannot be opened.
+    #[default]
+    Enforce,
+    /// System calls are done, and logged by the kernel. Everything else is as without a sandbox.
+    Log,
+    /// There is no sandbox.
+    Off,
 }
 
 /// The socket of the verbs that look into a serving process.

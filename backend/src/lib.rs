@@ -35,6 +35,7 @@ pub mod portal;
 )]
 mod raw_io;
 pub mod report;
+pub mod sandbox;
 pub mod secret;
 pub mod stats;
 pub mod status;

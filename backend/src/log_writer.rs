@@ -1,5 +1,6 @@
 //! A log that keeps nobody waiting: lines go through a bounded queue to a thread of their own, and
-//! what does not fit is counted and said later.
+//! what does not fit is counted and said later. A process that serves starts the thread in its sandbox,
+//! for threads inherit it; until then lines wait in the queue.
 //!
 //! Whoever takes the log may be stuck (a full pipe, a journal that hangs), and those who log are the
 //! threads that serve guests.
@@ -7,7 +8,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How many lines may wait to be written: what a process of a thousand disks says when all of them lose
@@ -27,6 +28,9 @@ enum Order {
 /// Where the lines of the process go, once there is such a place.
 static STARTED: OnceLock<LogWriter> = OnceLock::new();
 
+/// The far end of that, until it has its thread.
+static BACKLOG: Mutex<Option<Backlog>> = Mutex::new(None);
+
 /// The near end of the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter {
@@ -35,26 +39,24 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// The one of this process, which writes to stderr. It is started when it is first asked for.
-    ///
-    /// # Errors
-    /// When there can be no thread.
-    pub(crate) fn of_process() -> io::Result<Self> {
-        if let Some(started) = STARTED.get() {
-            return Ok(started.clone());
-        }
-        let writer = Self::start(io::stderr())?;
-        Ok(STARTED.get_or_init(|| writer).clone())
+    /// The one of this process, for stderr. Its lines wait until [`start_writing`].
+    pub(crate) fn of_process() -> Self {
+        let queue = || {
+            let (writer, backlog) = Self::queue();
+            *BACKLOG.lock().unwrap_or_else(PoisonError::into_inner) = Some(backlog);
+            writer
+        };
+        STARTED.get_or_init(queue).clone()
     }
 
-    fn start(sink: impl Write + Send + 'static) -> io::Result<Self> {
+    fn queue() -> (Self, Backlog) {
         let (orders, lines) = sync_channel(MAX_LINES);
         let dropped = Arc::<AtomicU64>::default();
-        let counter = Arc::clone(&dropped);
-        std::thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || write_lines(&lines, &counter, sink))?;
-        Ok(Self { orders, dropped })
+        let backlog = Backlog {
+            orders: lines,
+            dropped: Arc::clone(&dropped),
+        };
+        (Self { orders, dropped }, backlog)
     }
 
     /// Returns when every line so far is written, or after a while.
@@ -66,6 +68,35 @@ impl LogWriter {
         }
         is_done.recv_timeout(FINISH_LIMIT)
     }
+}
+
+/// The far end of the queue.
+struct Backlog {
+    orders: Receiver<Order>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Backlog {
+    /// Has a thread write what is there, and whatever comes.
+    fn write_to(self, sink: impl Write + Send + 'static) -> io::Result<()> {
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_lines(&self.orders, &self.dropped, sink))?;
+        Ok(())
+    }
+}
+
+/// Starts the thread that writes the log of this process, if there is one to write. Only the first call
+/// does anything.
+///
+/// # Errors
+/// When there can be no thread.
+pub(crate) fn start_writing() -> io::Result<()> {
+    let backlog = BACKLOG
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    backlog.map_or(Ok(()), |backlog| backlog.write_to(io::stderr()))
 }
 
 impl Write for LogWriter {
@@ -93,12 +124,14 @@ pub fn say_at_the_end(line: &str) {
         return;
     };
     let _ = writer.clone().write_all(line.as_bytes());
-    let _ = writer.finish();
+    finish();
 }
 
 /// Waits a moment for the log to be written.
 pub fn finish() {
     if let Some(writer) = STARTED.get() {
+        // A process that fails before it serves has not done so.
+        let _ = start_writing();
         let _ = writer.finish();
     }
 }
@@ -128,7 +161,6 @@ fn write_lines(orders: &Receiver<Order>, dropped: &AtomicU64, mut sink: impl Wri
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Sender, channel};
-    use std::sync::{Mutex, PoisonError};
 
     use super::*;
 
@@ -159,7 +191,9 @@ mod tests {
             open,
             taken: Arc::clone(&taken),
         };
-        (LogWriter::start(gate).unwrap(), opener, taken)
+        let (writer, backlog) = LogWriter::queue();
+        backlog.write_to(gate).unwrap();
+        (writer, opener, taken)
     }
 
     #[test]
@@ -172,6 +206,23 @@ mod tests {
         writer.finish().unwrap();
         let expected: String = (0..1000).map(|line| format!("{line}\n")).collect();
         assert_eq!(String::from_utf8_lossy(&taken.lock().unwrap()), expected);
+    }
+
+    #[test]
+    fn lines_wait_for_the_thread_that_writes_them() {
+        let (mut writer, backlog) = LogWriter::queue();
+        writer.write_all(b"early\n").unwrap();
+        let (opener, open) = channel();
+        let taken = Arc::<Mutex<Vec<u8>>>::default();
+        let gate = Gate {
+            open,
+            taken: Arc::clone(&taken),
+        };
+        drop(opener);
+        backlog.write_to(gate).unwrap();
+        writer.write_all(b"late\n").unwrap();
+        writer.finish().unwrap();
+        assert_eq!(*taken.lock().unwrap(), b"early\nlate\n");
     }
 
     #[test]

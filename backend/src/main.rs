@@ -6,9 +6,11 @@ use vhost_user_iscsi::cli;
 use vhost_user_iscsi::control::Initiator;
 use vhost_user_iscsi::exit;
 use vhost_user_iscsi::log_writer;
+use vhost_user_iscsi::sandbox;
 use vhost_user_iscsi::system::System;
 
 fn main() -> ExitCode {
+    sandbox::gain_no_privileges();
     let system = System::real();
     match cli::run(
         std::env::args_os(),

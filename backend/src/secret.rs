@@ -10,6 +10,7 @@ use iscsi_core::login::settings::Secret;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::sandbox;
 use crate::system::System;
 
 /// The longest secret in bytes. RFC 7143 sets no bound; no target known to us takes more than 255,
@@ -23,7 +24,7 @@ const FORBIDDEN_MODE_BITS: u32 = 0o077;
 #[derive(Debug, Error)]
 pub enum SecretError {
     /// It cannot be opened or read.
-    #[error("cannot read the secret file {}: {source}", path.display())]
+    #[error("cannot read the secret file {}: {source}{}", path.display(), sandbox::hint(source))]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -21,6 +21,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Cli, usage};
 use crate::config::{DiskName, ManagementSettings, ServeSettings, ServedDisk, SocketSettings};
 use crate::exit::Failure;
+use crate::sandbox;
 use crate::system::System;
 
 /// Where the file is unless told otherwise.
@@ -46,11 +47,12 @@ const NAME: &str = "name";
 const SOCKET_PATH: &str = "socket-path";
 
 /// Of the process as a whole.
-const SERVICE: [&str; 4] = [
+const SERVICE: [&str; 5] = [
     "metrics-address",
     "control-socket",
     "control-socket-mode",
     "control-socket-group",
+    "sandbox",
 ];
 
 /// How unlike a key may be that is suggested, by Jaro and Winkler: what clap takes.
@@ -107,11 +109,13 @@ pub(super) fn read(path: &Path, system: &System<'_>) -> Result<ServeSettings, Pr
         problems,
     };
     let text = read_text(path).map_err(|message| failed(vec![Problem { line: 0, message }]))?;
-    parse(&text, system).map_err(failed)
+    let mut settings = parse(&text, system).map_err(failed)?;
+    settings.management.sandbox.read_again.push(path.to_owned());
+    Ok(settings)
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
-    let cannot = |error| format!("cannot be read: {error}");
+    let cannot = |error| format!("cannot be read: {error}{}", sandbox::hint(&error));
     let file = File::open(path).map_err(cannot)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1)
@@ -130,6 +134,7 @@ fn parse(text: &str, system: &System<'_>) -> Result<ServeSettings, Vec<Problem>>
         options: options(),
         complaints: Vec::new(),
         complained: 0,
+        secret_files: Vec::new(),
     };
     let settings = match DeTable::parse(text) {
         Ok(table) => reading.settings(table.get_ref(), system),
@@ -173,6 +178,8 @@ struct Reading<'a> {
     complaints: Vec<(usize, String)>,
     /// How much is wrong in all.
     complained: usize,
+    /// Where secrets were read from.
+    secret_files: Vec<PathBuf>,
 }
 
 /// A setting as an argument of the command line; `None` for a switch that is off.
@@ -218,7 +225,8 @@ impl Reading<'_> {
         let service = defaults.extract_if(|option, _| is_of_service(option));
         let service: Vec<_> = service.filter_map(|(_, argument)| argument).collect();
         let disks = self.disks(file, &defaults, system);
-        let management = self.management(service, system)?;
+        let mut management = self.management(service, system)?;
+        management.sandbox.read_again.append(&mut self.secret_files);
         Some(ServeSettings { disks, management })
     }
 
@@ -325,7 +333,10 @@ impl Reading<'_> {
             .chain(settings.into_values().flatten());
         match Cli::try_parse_from(arguments) {
             Ok(cli) => match cli.serve.settings(system) {
-                Ok(disk) => Some(name_it(disk, name)),
+                Ok(disk) => {
+                    self.secret_files.extend(cli.serve.secret_files());
+                    Some(name_it(disk, name))
+                }
                 Err(failure) => {
                     self.complain(at, failure.message);
                     None
@@ -451,6 +462,7 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
+    use crate::config::SandboxMode;
 
     const URL_A: &str = "iscsi://192.0.2.1/iqn.2001-04.com.example:a/1";
 
@@ -539,16 +551,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_again_is_the_file_and_the_secret_files_of_its_disks() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let secret = directory.path().join("secret");
+        std::fs::write(&secret, "twelve bytes").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&secret, mode).unwrap();
+        let path = directory.path().join("disks.toml");
+        let chap = format!(
+            "chap-user = 'us'\nchap-secret-file = '{}'\n",
+            secret.display()
+        );
+        let us = "initiator-name = 'iqn.2001-04.com.example:us'\n";
+        std::fs::write(&path, us.to_owned() + &disk(&chap)).unwrap();
+        let system = System::fake(&|_| None, Path::new("/nonexistent"));
+        let settings = read(&path, &system).unwrap();
+        assert_eq!(settings.management.sandbox.read_again, [secret, path]);
+    }
+
+    #[test]
     fn what_is_of_the_process_stands_at_the_top() {
         let text = format!(
-            "control-socket = '/run/c'\ncontrol-socket-mode = '600'\n{}",
+            "control-socket = '/run/c'\ncontrol-socket-mode = '600'\nsandbox = 'log'\n{}",
             disk("")
         );
-        let socket = parse_text(&text)
-            .unwrap()
-            .management
-            .control_socket
-            .unwrap();
+        let management = parse_text(&text).unwrap().management;
+        assert_eq!(management.sandbox.mode, SandboxMode::Log);
+        let socket = management.control_socket.unwrap();
         assert_eq!(socket.socket.path.as_path(), Path::new("/run/c"));
         assert_eq!((socket.socket.mode, socket.is_required), (0o600, true));
         let said = complaints(&disk("control-socket = '/run/c'\n"));

@@ -17,8 +17,8 @@ use crate::log_writer::LogWriter;
 /// guests. A verb writes its own.
 pub(super) fn start(level: LevelFilter, serves: bool) {
     let mut builder = env_logger::Builder::new();
-    if serves && let Ok(writer) = LogWriter::of_process() {
-        builder.target(Target::Pipe(Box::new(writer)));
+    if serves {
+        builder.target(Target::Pipe(Box::new(LogWriter::of_process())));
     }
     let started = builder
         .filter_level(level.min(LevelFilter::Warn))

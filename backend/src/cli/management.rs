@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::serve::group_id;
-use super::values::{parse_metrics_address, parse_mode};
-use crate::config::{ControlSocketSettings, ManagementSettings, SocketPath, SocketPathSettings};
+use super::values::{parse_metrics_address, parse_mode, parse_sandbox};
+use crate::config::{
+    ControlSocketSettings, ManagementSettings, SandboxMode, SandboxSettings, SocketPath,
+    SocketPathSettings,
+};
 use crate::control_protocol::DEFAULT_PATH;
 use crate::exit::Failure;
 use crate::system::System;
@@ -31,6 +34,11 @@ pub(super) struct ManagementArgs {
     /// Answer Prometheus at http://ADDRESS:PORT/metrics; a port alone is one of loopback
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = parse_metrics_address)]
     metrics_address: Option<SocketAddr>,
+
+    /// What becomes of what the sandbox does not allow: enforce ends the process or refuses it, log
+    /// has the kernel log system calls, off does without a sandbox
+    #[arg(long, value_name = "MODE", default_value = "enforce", value_parser = parse_sandbox)]
+    sandbox: SandboxMode,
 }
 
 impl ManagementArgs {
@@ -41,6 +49,10 @@ impl ManagementArgs {
         Ok(ManagementSettings {
             control_socket,
             metrics_address: self.metrics_address,
+            sandbox: SandboxSettings {
+                mode: self.sandbox,
+                ..SandboxSettings::default()
+            },
         })
     }
 

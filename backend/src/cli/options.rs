@@ -73,6 +73,12 @@ impl InitiatorArgs {
         })
     }
 
+    /// The files that `settings` reads secrets from.
+    pub(super) fn secret_files(&self) -> impl Iterator<Item = PathBuf> {
+        let files = [&self.chap_secret_file, &self.chap_target_secret_file];
+        files.into_iter().flatten().cloned()
+    }
+
     fn chap_options(&self) -> ChapOptions {
         ChapOptions {
             user: self.chap_user.clone(),

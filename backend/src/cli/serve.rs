@@ -131,6 +131,11 @@ impl ServeArgs {
         })
     }
 
+    /// The files that `settings` read secrets from.
+    pub(super) fn secret_files(&self) -> impl Iterator<Item = PathBuf> {
+        self.initiator.secret_files()
+    }
+
     fn required(&self) -> Result<(SocketSettings, &str), Failure> {
         let socket = match (&self.socket_path, self.fd) {
             (Some(path), _) => SocketSettings::Path(self.socket_path_settings(path.clone())?),

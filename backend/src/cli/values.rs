@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use crate::config::{
     MAX_IO_TIMEOUT, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, MIN_COMMAND_TIMEOUT,
-    QueueSize, Serial,
+    QueueSize, SandboxMode, Serial,
 };
 use crate::limits::{MAX_BURST_LENGTH_S, Unit};
 
@@ -139,6 +139,16 @@ pub(super) fn parse_level(text: &str) -> Result<LevelFilter, String> {
         .map_err(|_| "off, error, warn, info, debug or trace".to_owned())
 }
 
+/// The three ways to take the sandbox.
+pub(super) fn parse_sandbox(text: &str) -> Result<SandboxMode, String> {
+    match text {
+        "enforce" => Ok(SandboxMode::Enforce),
+        "log" => Ok(SandboxMode::Log),
+        "off" => Ok(SandboxMode::Off),
+        _ => Err("enforce, log or off".to_owned()),
+    }
+}
+
 /// A power of two that a split ring may have.
 pub(super) fn parse_queue_size(text: &str) -> Result<QueueSize, String> {
     let size = text.parse().ok().and_then(QueueSize::new);
@@ -246,6 +256,16 @@ mod tests {
     }
 
     #[test]
+    fn the_sandbox_has_three_modes() {
+        assert_eq!(parse_sandbox("enforce"), Ok(SandboxMode::Enforce));
+        assert_eq!(parse_sandbox("log"), Ok(SandboxMode::Log));
+        assert_eq!(parse_sandbox("off"), Ok(SandboxMode::Off));
+        for text in ["", "on", "Enforce", "none"] {
+            assert!(parse_sandbox(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_queue_size_is_a_power_of_two() {
         assert_eq!(parse_queue_size("128"), Ok(QueueSize::new(128).unwrap()));
         for text in ["", "1", "100", "65536", "x"] {
@@ -339,6 +359,7 @@ mod tests {
             parse_login_timeout(value).unwrap_err(),
             parse_digest(value).unwrap_err(),
             parse_level(value).unwrap_err(),
+            parse_sandbox(value).unwrap_err(),
             parse_queue_size(value).unwrap_err(),
             parse_1_to_64(value).unwrap_err(),
             parse_mode(value).unwrap_err(),

@@ -14,6 +14,8 @@ use super::metrics_http;
 use super::registry::Registry;
 use crate::config::{DiskName, ManagementSettings, ServeSettings, ServedDisk};
 use crate::exit::{ExitCode, Failure};
+use crate::log_writer;
+use crate::sandbox::{self, Policy, Trespasser, trespass};
 
 /// Serves until SIGTERM or SIGINT, or until the one front-end of a connected socket has gone.
 ///
@@ -21,10 +23,20 @@ use crate::exit::{ExitCode, Failure};
 pub(super) fn serve(settings: ServeSettings) -> Result<(), Failure> {
     // Before the runtime opens descriptors of its own.
     raise_descriptor_limit();
+    let policy = Policy::of(&settings);
+    let mode = settings.management.sandbox.mode;
     let claimed = settings.disks.into_iter().map(Claimed::new);
     let disks = claimed.collect::<Result<Vec<_>, _>>()?;
     // Before there is another thread: binding changes the process's umask for a moment.
     let windows = Windows::open(settings.management)?;
+    // Before there is another thread, again: each inherits it.
+    sandbox::enter(mode, &policy)?;
+    log_writer::start_writing().map_err(|error| {
+        Failure::new(
+            ExitCode::Other,
+            format!("cannot start writing the log: {error}"),
+        )
+    })?;
     let runtime = super::runtime()?;
     let result = runtime.block_on(serve_disks(disks, windows));
     // Logins in progress are of no use any more.
@@ -133,6 +145,7 @@ impl Stop {
 
 async fn serve_disks(claimed: Vec<Claimed>, mut windows: Windows) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    trespass_everywhere();
     let boards = claimed.iter().map(|claimed| Arc::clone(&claimed.board));
     let registry = Arc::new(Registry::new(boards.collect()));
     windows.serve(&registry)?;
@@ -163,6 +176,13 @@ async fn serve_disks(claimed: Vec<Claimed>, mut windows: Windows) -> Result<(), 
             },
         }
     }
+}
+
+/// Nothing, but in a debug build that is told to.
+fn trespass_everywhere() {
+    trespass(Trespasser::Main);
+    tokio::spawn(async { trespass(Trespasser::Worker) });
+    tokio::task::spawn_blocking(|| trespass(Trespasser::Blocking));
 }
 
 fn log_end(name: &DiskName, failure: &Failure) {

@@ -17,6 +17,7 @@ use rustix::net::{AddressFamily, SocketType};
 
 use crate::config::SocketPathSettings;
 use crate::exit::{ExitCode, Failure};
+use crate::sandbox;
 
 /// The right to serve at a path: a locked file beside the socket. The kernel lets go of it when
 /// the process ends, however it ends. The file itself stays, for removing it would race with the
@@ -42,9 +43,10 @@ impl PathLock {
             .open(&lock_path)
             .map_err(|error| {
                 Failure::access(format!(
-                    "cannot create {}: {error}; the directory of the socket must exist and be \
+                    "cannot create {}: {error}{}; the directory of the socket must exist and be \
                      writable for this user",
-                    lock_path.display()
+                    lock_path.display(),
+                    sandbox::hint(&error)
                 ))
             })?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -199,8 +201,9 @@ fn admit(settings: &SocketPathSettings) -> Result<(), Failure> {
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::access(format!(
-        "cannot {what} the socket {}: {error}",
-        path.display()
+        "cannot {what} the socket {}: {error}{}",
+        path.display(),
+        sandbox::hint(error)
     ))
 }
 

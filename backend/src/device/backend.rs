@@ -20,6 +20,7 @@ use super::features;
 use super::rings::{Ring, RingOwner, RingSet, SharedMemory, lock};
 use crate::guest_memory::GuestMemory;
 use crate::memory_watch::MemoryLoss;
+use crate::sandbox::{Trespasser, trespass};
 
 /// What the operator decides about the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +162,7 @@ impl VhostUserBackend for Connection {
     }
 
     fn features(&self) -> u64 {
+        trespass(Trespasser::FrontEnd);
         self.device.offered_features()
     }
 

@@ -53,6 +53,7 @@ use self::throttle::Throttle;
 use crate::device::rings::{RingOwner, RingSetup};
 use crate::guest_memory::GuestMemory;
 use crate::limits::Limits;
+use crate::sandbox::{self, Trespasser, trespass};
 use crate::stats::SessionStats;
 
 /// How long rings may take to drain when they are stopped, all of them together. QEMU stops one
@@ -365,6 +366,8 @@ impl Engine {
         let (end, ended) = sync_channel(0);
         let thread = std::thread::Builder::new().name(format!("lane-{index}"));
         thread.spawn(move || {
+            sandbox::confine_lane();
+            trespass(Trespasser::Lane);
             lane.run();
             drop(end);
         })?;
