@@ -88,6 +88,8 @@ pub struct Probe {
     caching_page_seen: bool,
     /// How many commands were not carried out.
     tries_in_vain: u32,
+    /// Only what may have changed is asked for.
+    is_review: bool,
     /// What is known so far.
     facts: LunFacts,
 }
@@ -142,7 +144,26 @@ impl Probe {
             provisioning_page: None,
             caching_page_seen: false,
             tries_in_vain: 0,
+            is_review: false,
             facts: nothing_known(),
+        }
+    }
+
+    /// A probe that reviews what is known already: it asks for size, write protection and write cache
+    /// only, in two commands as a rule, and comes to `facts` again when these are as they were.
+    ///
+    /// It does not look at who the disk is. So whoever finds a difference probes it anew before
+    /// acting on it. When the target itself tells of a change meanwhile, this becomes such a probe.
+    pub fn review(facts: LunFacts) -> Self {
+        let step = match facts.width {
+            CommandWidth::Ten => Step::Capacity10,
+            CommandWidth::Sixteen => Step::Capacity16,
+        };
+        Self {
+            step,
+            is_review: true,
+            facts,
+            ..Self::new()
         }
     }
 
@@ -403,8 +424,10 @@ impl Probe {
         facts.physical_block_exponent = capacity.physical_block_exponent;
         facts.lowest_aligned_block = capacity.lowest_aligned_block;
         facts.width = width;
-        facts.sync_cache = width;
-        facts.provisioning = provisioning(capacity, self.provisioning_page, &facts.limits);
+        if !self.is_review {
+            facts.sync_cache = width;
+            facts.provisioning = provisioning(capacity, self.provisioning_page, &facts.limits);
+        }
         self.step = Step::Mode(0);
         Ok(())
     }
@@ -435,7 +458,8 @@ impl Probe {
 
     /// How to flush has to be known only where there may be something to flush.
     fn after_mode(&mut self) {
-        self.step = match self.facts.write_cache && !self.facts.write_protected {
+        let has_to_flush = self.facts.write_cache && !self.facts.write_protected;
+        self.step = match has_to_flush && !self.is_review {
             true => Step::SyncCache(self.facts.sync_cache),
             false => Step::Done,
         };

@@ -192,7 +192,16 @@ impl Unit {
     }
 
     fn probe(&mut self) -> Result<LunFacts, ProbeError> {
-        let mut probe = Probe::new();
+        self.run_through(Probe::new())
+    }
+
+    /// Reviews what a probe has found, and forgets what was asked before.
+    fn review(&mut self, facts: &LunFacts) -> Result<LunFacts, ProbeError> {
+        self.asked.clear();
+        self.run_through(Probe::review(facts.clone()))
+    }
+
+    fn run_through(&mut self, mut probe: Probe) -> Result<LunFacts, ProbeError> {
         loop {
             match probe.next() {
                 ProbeStep::Done(facts) => return Ok(facts),
@@ -440,6 +449,44 @@ fn a_change_of_capacity_makes_the_probe_start_again() {
     unit.instead = vec![(opcode::MODE_SENSE_6, vec![check((6, 0x2a, 0x09))].into())];
     assert!(unit.probe().is_ok());
     assert_eq!(unit.count(opcode::SERVICE_ACTION_IN_16), 2);
+}
+
+#[test]
+fn a_review_of_an_unchanged_disk_finds_what_the_probe_found_with_two_commands() {
+    for mut unit in [Unit::disk(), tgt_disk()] {
+        let facts = unit.probe().unwrap();
+        assert_eq!(unit.review(&facts).unwrap(), facts);
+        assert_eq!(unit.asked.len(), 2, "{:x?}", unit.asked);
+    }
+    let mut unit = Unit::old_disk();
+    let facts = unit.probe().unwrap();
+    assert_eq!(unit.review(&facts).unwrap(), facts);
+    assert_eq!(unit.count(opcode::SERVICE_ACTION_IN_16), 0);
+}
+
+#[test]
+fn a_review_finds_another_size_and_write_protection() {
+    let mut unit = Unit::disk();
+    let facts = unit.probe().unwrap();
+    unit.capacity_16 = capacity_16(0x2_ffff_ffff, 512, 0xc0);
+    unit.modes = vec![(opcode::MODE_SENSE_6, 8, good(&mode_6(0x90, &CACHING_PAGE)))];
+    let expected = LunFacts {
+        capacity_blocks: 0x3_0000_0000,
+        write_protected: true,
+        ..facts.clone()
+    };
+    assert_eq!(unit.review(&facts).unwrap(), expected);
+}
+
+#[test]
+fn a_review_that_is_told_of_a_change_becomes_a_probe() {
+    let mut unit = Unit::disk();
+    let facts = unit.probe().unwrap();
+    unit.instead = vec![(opcode::MODE_SENSE_6, vec![check((6, 0x3f, 0x03))].into())];
+    unit.pages[1] = page(0x80, b"another");
+    let found = unit.review(&facts).unwrap();
+    assert_eq!(found.identity.serial, b"another");
+    assert_eq!(unit.count(opcode::SYNCHRONIZE_CACHE_16), 1);
 }
 
 #[test]

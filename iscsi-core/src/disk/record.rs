@@ -26,12 +26,12 @@ const SERIAL: usize = 21;
 // Of a designator: code set, kind, length of the value.
 const DESIGNATOR_HEADER_BYTES: usize = 3;
 
-/// What must not change about a disk while a guest has it.
+/// What must not change about a disk while a guest has it, but for a larger size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskRecord {
     /// Who it is.
     pub identity: Identity,
-    /// How many logical blocks the guest may use. The disk may grow, never shrink.
+    /// How many logical blocks the guest was told of.
     pub capacity_blocks: u64,
 }
 
@@ -44,9 +44,24 @@ impl DiskRecord {
         }
     }
 
-    /// Whether `found` can take the place of this disk: it is the same one, and no smaller.
+    /// Whether `found` is this disk.
+    ///
+    /// A name decides, whatever the size: a disk that has shrunk is still the one where the rest of
+    /// the guest's data is, and to refuse it would keep the guest waiting for ever. Of a disk without
+    /// a name the size is all there is to know it by, so one that is smaller is taken for another.
     pub fn accepts(&self, found: &Self) -> bool {
-        self.identity.same_disk(&found.identity) && found.capacity_blocks >= self.capacity_blocks
+        let is_known_by_name = !self.identity.is_anonymous();
+        self.identity.same_disk(&found.identity)
+            && (is_known_by_name || found.capacity_blocks >= self.capacity_blocks)
+    }
+
+    /// The same disk for a guest that knows of at least `capacity_blocks`.
+    #[must_use]
+    pub fn with_at_least(self, capacity_blocks: u64) -> Self {
+        Self {
+            capacity_blocks: self.capacity_blocks.max(capacity_blocks),
+            ..self
+        }
     }
 
     /// The record as bytes, at most [`MAX_RECORD_BYTES`].
@@ -195,16 +210,37 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_or_another_disk_is_not_accepted_and_a_larger_one_is() {
+    fn a_disk_with_a_name_is_accepted_whatever_its_size_and_another_is_not() {
         let disk = record(&[(3, b"\x60\x01")]);
-        let with = |capacity_blocks| DiskRecord {
-            capacity_blocks,
-            ..disk.clone()
-        };
         assert!(disk.accepts(&disk));
-        assert!(disk.accepts(&with(disk.capacity_blocks + 1)));
-        assert!(!disk.accepts(&with(disk.capacity_blocks - 1)));
+        assert!(disk.accepts(&resized(&disk, 1)));
+        assert!(disk.accepts(&resized(&disk, -1)));
         assert!(!disk.accepts(&record(&[(3, b"\x60\x02")])));
+    }
+
+    #[test]
+    fn a_disk_without_a_name_is_accepted_unless_it_is_smaller() {
+        let mut disk = record(&[]);
+        disk.identity.serial.clear();
+        assert!(disk.accepts(&disk));
+        assert!(disk.accepts(&resized(&disk, 1)));
+        assert!(!disk.accepts(&resized(&disk, -1)));
+    }
+
+    #[test]
+    fn what_a_guest_was_told_never_gets_less() {
+        let disk = record(&[]);
+        let blocks = disk.capacity_blocks;
+        assert_eq!(disk.clone().with_at_least(blocks - 1), disk);
+        let grown = disk.clone().with_at_least(blocks + 1);
+        assert_eq!(grown, resized(&disk, 1));
+    }
+
+    fn resized(disk: &DiskRecord, by_blocks: i64) -> DiskRecord {
+        DiskRecord {
+            capacity_blocks: disk.capacity_blocks.wrapping_add_signed(by_blocks),
+            ..disk.clone()
+        }
     }
 
     #[test]

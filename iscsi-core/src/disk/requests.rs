@@ -50,6 +50,8 @@ pub struct Requests {
     patience_ms: Option<u64>,
     /// The target has told that it may have ended tasks without an answer.
     tasks_cleared: bool,
+    /// What is known of the disk may not be so any more.
+    facts_outdated: bool,
     admitted: u64,
     /// How often a request was begun again on the same session.
     retries: u64,
@@ -242,6 +244,7 @@ impl Requests {
             depth: Depth::new(),
             patience_ms: None,
             tasks_cleared: false,
+            facts_outdated: false,
             admitted: 0,
             retries: 0,
             shared,
@@ -249,7 +252,8 @@ impl Requests {
     }
 
     /// The disk has been probed again: what may have changed (size, cache, protection) counts from
-    /// now on. To be called between sessions, when no command is in flight.
+    /// now on, also for the commands to come of requests that are in flight. The logical block
+    /// length must be as before.
     pub fn set_facts(&mut self, facts: LunFacts) {
         self.facts = facts;
     }
@@ -399,6 +403,14 @@ impl Requests {
         core::mem::take(&mut self.tasks_cleared)
     }
 
+    /// Whether since the last call the target has told that the disk is not as it was probed: by a unit
+    /// attention (capacity, mode parameters, INQUIRY data, medium, logical units), or by refusing to
+    /// write to a disk that could be written. The owner then probes it, and calls
+    /// [`Requests::set_facts`].
+    pub fn take_facts_outdated(&mut self) -> bool {
+        core::mem::take(&mut self.facts_outdated)
+    }
+
     /// A command of `request` has ended.
     pub fn command_done(
         &mut self,
@@ -433,15 +445,43 @@ impl Requests {
             let slot = self.slots.get(request.0 as usize);
             self.depth.refused(slot.map_or(0, |slot| slot.first_sent));
         }
-        if ScsiStatus(outcome.status) == ScsiStatus::CHECK_CONDITION
-            && let Some(sense) = Sense::parse(outcome.sense.as_bytes())
-        {
-            let attention = sense.unit_attention();
-            self.tasks_cleared |= attention.is_some_and(UnitAttention::may_have_ended_tasks);
-            if sense.tells_of_power_loss() {
-                self.shared.durability.power_lost(sense);
+        if let Some(sense) = check_condition(outcome) {
+            self.learn_from(&sense);
+            self.facts_outdated |= self.is_outdated_by(&sense);
+        }
+    }
+
+    /// A command has ended that is none of a request's: its owner probes the disk on the same session.
+    /// What the target tells once, it may have told there.
+    pub fn foreign_command_done(&mut self, outcome: &Outcome) {
+        if outcome.response != Response::Completed {
+            return;
+        }
+        if let Some(sense) = check_condition(outcome) {
+            self.learn_from(&sense);
+            if sense.deferred && sense.key != SenseKey::RECOVERED_ERROR {
+                self.shared.durability.lose(Loss::Deferred(sense));
             }
         }
+    }
+
+    fn learn_from(&mut self, sense: &Sense) {
+        let attention = sense.unit_attention();
+        self.tasks_cleared |= attention.is_some_and(UnitAttention::may_have_ended_tasks);
+        if sense.tells_of_power_loss() {
+            self.shared.durability.power_lost(*sense);
+        }
+    }
+
+    /// Whether the disk is not as it was probed.
+    fn is_outdated_by(&self, sense: &Sense) -> bool {
+        let is_protected = SenseAction::of(sense) == SenseAction::GiveUp(GiveUp::WriteProtected);
+        let tells_of_change = |attention: UnitAttention| {
+            // The number may lead to another logical unit now.
+            attention.outdates_facts() || attention == UnitAttention::ReportedLunsChanged
+        };
+        is_protected && !self.facts.write_protected
+            || sense.unit_attention().is_some_and(tells_of_change)
     }
 
     /// Whether the target has to move every byte: the data of the guest, or zeros in its place. For
@@ -818,6 +858,12 @@ impl Slot {
         self.verdict = None;
         self.first_sent = 0;
     }
+}
+
+/// The sense data of a CHECK CONDITION.
+fn check_condition(outcome: &Outcome) -> Option<Sense> {
+    let is_check_condition = ScsiStatus(outcome.status) == ScsiStatus::CHECK_CONDITION;
+    Sense::parse(outcome.sense.as_bytes()).filter(|_| is_check_condition)
 }
 
 /// What the end of a command means.

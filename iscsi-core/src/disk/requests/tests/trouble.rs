@@ -89,6 +89,100 @@ fn tasks_that_may_have_been_ended_are_told_once() {
 }
 
 #[test]
+fn a_disk_that_is_not_as_it_was_probed_is_told_once() {
+    for (reply, expected) in [
+        (Reply::Attention(0x2a, 0x09), true),
+        (Reply::Attention(0x2a, 0x01), true),
+        (Reply::Attention(0x3f, 0x0e), true),
+        (Reply::Sense(0x70, 7, 0x27), true),
+        (Reply::Sense(0x71, 6, 0x2a), false),
+        (POWER_ON, false),
+        (MEDIUM_ERROR, false),
+        (Reply::Good, false),
+    ] {
+        let mut bench = Bench::wide(facts());
+        bench.admit(WRITE, &[blocks(0, 1)]);
+        bench.answer(0, reply);
+        assert_eq!(bench.requests.take_facts_outdated(), expected, "{reply:?}");
+        assert!(!bench.requests.take_facts_outdated());
+    }
+}
+
+#[test]
+fn a_disk_that_is_known_to_be_protected_is_no_news() {
+    let mut bench = Bench::wide(facts());
+    bench.admit(WRITE, &[blocks(0, 1)]);
+    bench.requests.set_facts(LunFacts {
+        write_protected: true,
+        ..facts()
+    });
+    bench.answer(0, Reply::Sense(0x70, 7, 0x27));
+    assert!(!bench.requests.take_facts_outdated());
+}
+
+#[test]
+fn a_request_is_bounded_by_the_capacity_that_is_known_last() {
+    let mut bench = Bench::wide(facts());
+    let beyond = blocks(1 << 20, 8);
+    let refused = bench.requests.admit(READ, [beyond].into_iter());
+    assert!(matches!(refused, Err(RequestFault::BeyondEnd { .. })));
+    // One that is under way goes on.
+    bench.admit(READ, &[blocks((1 << 20) - 12, 12)]);
+    bench.requests.set_facts(LunFacts {
+        capacity_blocks: (1 << 20) + 8,
+        ..facts()
+    });
+    bench.admit(READ, &[beyond]);
+    assert_eq!(bench.settle().len(), 2);
+}
+
+#[test]
+fn commands_of_others_tell_what_is_told_once() {
+    let answer = |key, asc, ascq, deferred: bool| Outcome {
+        response: Response::Completed,
+        status: 2,
+        transferred_bytes: 0,
+        expected_bytes: 0,
+        sense: crate::session::SenseData::new(&[
+            0x70 + u8::from(deferred),
+            0,
+            key,
+            0,
+            0,
+            0,
+            0,
+            10,
+            0,
+            0,
+            0,
+            0,
+            asc,
+            ascq,
+            0,
+            0,
+            0,
+            0,
+        ]),
+    };
+    let mut bench = Bench::wide(facts());
+    bench
+        .requests
+        .foreign_command_done(&answer(6, 0x29, 0, false));
+    assert!(bench.requests.take_tasks_cleared());
+    bench
+        .requests
+        .foreign_command_done(&answer(6, 0x2a, 9, false));
+    assert!(!bench.requests.take_facts_outdated(), "it is being probed");
+    bench
+        .requests
+        .foreign_command_done(&answer(3, 0x0c, 0, true));
+    let flush = bench.admit(BlockOperation::Flush, &[]);
+    let completion = bench.answer_only(0, Reply::Good);
+    let failure = completion.map(|completion| (completion.request, completion.result));
+    assert!(matches!(failure, Some((tag, Err(Failure::LostWrite(_)))) if tag == flush));
+}
+
+#[test]
 fn a_target_that_has_too_many_gets_half_as_many_and_slowly_more_again() {
     for reply in [BUSY, TASK_SET_FULL] {
         let mut bench = reading(16);
