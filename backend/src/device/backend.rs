@@ -4,10 +4,12 @@
 //! has set up.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::limits::DeviceLimits;
 use iscsi_core::disk::record::DiskRecord;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::VhostUserBackend;
@@ -15,7 +17,8 @@ use virtio_bindings::virtio_blk::VIRTIO_BLK_F_CONFIG_WCE;
 use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 
-use super::config_space::{self, WRITEBACK_OFFSET};
+use super::config_change::{ConfigChannel, Told};
+use super::config_space::{self, CAPACITY, WRITEBACK_OFFSET};
 use super::features;
 use super::rings::{Ring, RingOwner, RingSet, SharedMemory, lock};
 use crate::guest_memory::GuestMemory;
@@ -39,6 +42,8 @@ pub struct BlockDevice {
     facts: Mutex<LunFacts>,
     settings: DeviceSettings,
     owner: Arc<dyn RingOwner>,
+    /// The connection of the present front-end.
+    present: Mutex<Weak<Connection>>,
 }
 
 impl BlockDevice {
@@ -48,12 +53,24 @@ impl BlockDevice {
             facts: Mutex::new(facts),
             settings,
             owner,
+            present: Mutex::default(),
         }
     }
 
-    /// The LUN has changed (it has grown). Front-ends see it when they ask next.
-    pub fn set_facts(&self, facts: LunFacts) {
-        *lock(&self.facts) = facts;
+    /// The LUN has changed: of that, capacity and write protection are shown, the rest stays as it was
+    /// when the device was made. The present front-end is told of another capacity; write protection
+    /// is a feature, which only those see who come later.
+    pub fn show_change(&self, found: &LunFacts) -> Told {
+        let mut facts = lock(&self.facts);
+        facts.capacity_blocks = found.capacity_blocks;
+        facts.write_protected = found.write_protected;
+        drop(facts);
+        let present = lock(&self.present).upgrade();
+        present.map_or(Told::NoFrontEnd, |connection| connection.tell_capacity())
+    }
+
+    fn capacity_sectors(&self) -> u64 {
+        DeviceLimits::of(&lock(&self.facts)).capacity_sectors
     }
 
     /// The features that the device offers.
@@ -78,14 +95,16 @@ impl BlockDevice {
 
 /// The protocol features that are served.
 ///
-/// INFLIGHT_SHMFD is served by the channel: the crate would refuse its messages. Not among them, and
-/// so never to be acknowledged: LOG_SHMFD (live migration), STATUS, BACKEND_REQ.
+/// INFLIGHT_SHMFD is served by the channel: the crate would refuse its messages. BACKEND_REQ is for
+/// [`ConfigChannel`] alone. Not among them, and so never to be acknowledged: LOG_SHMFD (live
+/// migration), STATUS.
 pub(super) fn protocol_features() -> VhostUserProtocolFeatures {
     VhostUserProtocolFeatures::MQ
         | VhostUserProtocolFeatures::CONFIG
         | VhostUserProtocolFeatures::REPLY_ACK
         | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
         | VhostUserProtocolFeatures::RESET_DEVICE
+        | VhostUserProtocolFeatures::BACKEND_REQ
         | VhostUserProtocolFeatures::INFLIGHT_SHMFD
 }
 
@@ -96,6 +115,7 @@ pub(super) struct Connection {
     /// What the front-end took away of the memory that it had shared.
     loss: Arc<MemoryLoss>,
     writeback: AtomicBool,
+    config_channel: Mutex<ConfigChannel>,
 }
 
 impl Connection {
@@ -108,9 +128,12 @@ impl Connection {
             rings,
             loss: MemoryLoss::new()?,
             writeback: AtomicBool::new(false),
+            config_channel: Mutex::default(),
         };
         connection.set_writeback(connection.device.initial_writeback());
-        Ok(Arc::new(connection))
+        let connection = Arc::new(connection);
+        *lock(&connection.device.present) = Arc::downgrade(&connection);
+        Ok(connection)
     }
 
     pub(super) fn rings(&self) -> &Arc<RingSet> {
@@ -135,6 +158,18 @@ impl Connection {
     /// The guest has had `disk` from a former process.
     pub(super) fn take_over(&self, disk: DiskRecord) {
         self.device.owner.take_over(disk);
+    }
+
+    /// The front-end wants to be told of changes here.
+    pub(super) fn set_config_channel(&self, socket: OwnedFd) {
+        lock(&self.config_channel).open(socket);
+    }
+
+    /// Tells the front-end to ask for the capacity, unless it knows the present one.
+    pub(super) fn tell_capacity(&self) -> Told {
+        self.rings.note_capacity(self.disk().capacity_blocks);
+        let capacity_sectors = self.device.capacity_sectors();
+        lock(&self.config_channel).tell(capacity_sectors)
     }
 
     /// The front-end has gone: takes back its rings and lets its memory go.
@@ -190,6 +225,10 @@ impl VhostUserBackend for Connection {
         let space = self
             .device
             .config_space(self.writeback.load(Ordering::Relaxed));
+        if offset == 0 && size as usize >= CAPACITY.len() {
+            let capacity = space.first_chunk().copied().map(u64::from_le_bytes);
+            lock(&self.config_channel).answered(capacity.unwrap_or_default());
+        }
         let from = usize::try_from(offset)
             .unwrap_or(usize::MAX)
             .min(space.len());
@@ -243,7 +282,7 @@ impl VhostUserBackend for Connection {
 }
 
 #[cfg(test)]
-pub(super) fn test_facts() -> LunFacts {
+pub(crate) fn test_facts() -> LunFacts {
     use iscsi_core::disk::facts::{BlockLimits, CommandWidth, Identity, Provisioning};
     let identity = Identity {
         designators: Vec::new(),
@@ -272,6 +311,8 @@ pub(super) fn test_facts() -> LunFacts {
 
 #[cfg(test)]
 mod tests {
+    use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
+
     use super::super::test_owner::{Event, TestOwner};
     use super::*;
 
@@ -320,10 +361,31 @@ mod tests {
     #[test]
     fn shows_a_grown_lun() {
         let connection = connection(&Arc::default());
-        connection.device.set_facts(LunFacts {
+        let grown = LunFacts {
             capacity_blocks: 4096,
             ..test_facts()
-        });
+        };
+        assert_eq!(connection.device.show_change(&grown), Told::No);
         assert_eq!(connection.get_config(0, 8), 4096_u64.to_le_bytes());
+        assert_eq!(connection.device.show_change(&grown), Told::Yes);
+    }
+
+    #[test]
+    fn shows_write_protection_and_leaves_the_rest_as_it_was() {
+        let connection = connection(&Arc::default());
+        let device = Arc::clone(&connection.device);
+        drop(connection);
+        let offered = device.offered_features();
+        let mut changed = LunFacts {
+            write_cache: false,
+            write_protected: true,
+            ..test_facts()
+        };
+        assert_eq!(device.show_change(&changed), Told::NoFrontEnd);
+        assert_ne!(device.offered_features() & (1 << VIRTIO_BLK_F_RO), 0);
+        changed.write_protected = false;
+        device.show_change(&changed);
+        assert_eq!(device.offered_features(), offered);
+        assert!(device.initial_writeback());
     }
 }

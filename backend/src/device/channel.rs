@@ -4,7 +4,7 @@
 //! itself, also those it should leave to us. So we accept the front-end and connect to the daemon
 //! through a private listener, and pass messages and their file descriptors on, both ways. On the
 //! way those that the crates had better not see are refused, and the two inflight messages, which the
-//! crate refuses, are answered. Here is also the place to listen in on SET_BACKEND_REQ_FD. When the
+//! crate refuses, are answered. Of the socket of SET_BACKEND_REQ_FD a duplicate is kept. When the
 //! crate takes a connected stream and has hooks for these, this file can go.
 
 use std::io;
@@ -130,9 +130,9 @@ enum Answer {
     Reply(Option<Message>),
 }
 
-/// Answers the messages of INFLIGHT_SHMFD.
+/// Answers the messages of INFLIGHT_SHMFD, and looks at some others.
 ///
-/// They do not wait for messages before them that the daemon has not finished. A front-end sends
+/// The answers do not wait for messages before them that the daemon has not finished. A front-end sends
 /// them before it sets up any ring, and GET_INFLIGHT_FD has to wait for its reply anyway.
 fn answer(request: &mut Message, connection: &Connection) -> Result<Answer, MessageError> {
     let max_queues = connection.max_queues();
@@ -150,6 +150,18 @@ fn answer(request: &mut Message, connection: &Connection) -> Result<Answer, Mess
             }
             connection.rings().set_inflight(region);
             Ok(Answer::Reply(request.acknowledgement()))
+        }
+        Ok(Code::SET_BACKEND_REQ_FD) => {
+            // The daemon judges the message. It ends the connection when there is not one file.
+            if let [socket] = request.files() {
+                connection.set_config_channel(socket.try_clone().map_err(MessageError::Socket)?);
+            }
+            Ok(Answer::PassOn)
+        }
+        // A front-end may ignore what it is told before its driver is there.
+        Ok(Code::SET_VRING_ENABLE) if request.body_word(0) == 0 => {
+            connection.tell_capacity();
+            Ok(Answer::PassOn)
         }
         _ => Ok(Answer::PassOn),
     }

@@ -10,6 +10,9 @@ use super::request::MAX_RANGES;
 /// The length of the structure up to and including the zoned characteristics.
 pub const CONFIG_SPACE_BYTES: usize = 96;
 
+/// Where the capacity is, in sectors: the only field that may change.
+pub const CAPACITY: std::ops::Range<usize> = 0..8;
+
 /// Where the writeback byte is: the only field that the driver may write.
 pub const WRITEBACK_OFFSET: usize = 32;
 
@@ -39,7 +42,7 @@ pub fn config_space(
     let mut space = Writer {
         bytes: [0; CONFIG_SPACE_BYTES],
     };
-    space.put(0, &limits.capacity_sectors.to_le_bytes());
+    space.put(CAPACITY.start, &limits.capacity_sectors.to_le_bytes());
     space.put(12, &seg_max(settings).to_le_bytes());
     space.put(20, &limits.block_length_bytes.to_le_bytes());
     space.put(

@@ -30,7 +30,7 @@ use super::queue::MAX_QUEUE_SIZE;
 
 /// What is served. VHOST_USER_GET_INFLIGHT_FD and SET_INFLIGHT_FD are answered by the channel and
 /// never reach the crates.
-const SERVED: [Code; 24] = [
+const SERVED: [Code; 25] = [
     Code::GET_FEATURES,
     Code::SET_FEATURES,
     Code::SET_OWNER,
@@ -47,6 +47,7 @@ const SERVED: [Code; 24] = [
     Code::SET_PROTOCOL_FEATURES,
     Code::GET_QUEUE_NUM,
     Code::SET_VRING_ENABLE,
+    Code::SET_BACKEND_REQ_FD,
     Code::GET_CONFIG,
     Code::SET_CONFIG,
     Code::RESET_DEVICE,
@@ -214,7 +215,7 @@ mod tests {
 
     #[test]
     fn refuses_requests_that_are_not_served() {
-        for code in [0, 6, 7, 19, 21, 28, 33, 35, 39, 40, 41, 1000, u32::MAX] {
+        for code in [0, 6, 7, 19, 22, 28, 33, 35, 39, 40, 41, 1000, u32::MAX] {
             let result = check(&Message::new(code, &[], Vec::new()));
             assert!(
                 matches!(result, Err(MessageError::NotServed { .. })),

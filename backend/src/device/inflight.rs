@@ -50,7 +50,10 @@ const TRAILER_BYTES: usize = 4096;
 const TRAILER_MAGIC: u64 = u64::from_le_bytes(*b"vuiscsi\x02");
 /// Where the record of the disk is in the trailer.
 const RECORD: usize = 8;
-const _: () = assert!(RECORD + MAX_RECORD_BYTES <= TRAILER_BYTES);
+/// Where it says how many blocks the guest has been told of since; 0 when no more than the record says.
+/// A word of its own: it changes while the record is in use, and a single store cannot be cut short.
+const GROWN: usize = RECORD + MAX_RECORD_BYTES;
+const _: () = assert!(GROWN + size_of::<u64>() <= TRAILER_BYTES && GROWN.is_multiple_of(8));
 
 /// mmap_size, mmap_offset, num_queues, queue_size, and padding: QEMU takes no other length.
 const DESCRIPTION_BYTES: usize = 24;
@@ -268,7 +271,8 @@ impl InflightRegion {
                 *byte = trailer.load_u8(RECORD + at, Relaxed);
             }
             let record = DiskRecord::decode(&bytes, crc32c::crc32c_append);
-            return record.map(Some).ok_or(InflightError::Record);
+            let grown = |record: DiskRecord| record.with_at_least(trailer.load_u64(GROWN, Acquire));
+            return record.map(grown).map(Some).ok_or(InflightError::Record);
         }
         // The magic number comes last: who is killed before has submitted nothing yet.
         for (at, byte) in disk.encode(crc32c::crc32c_append).into_iter().enumerate() {
@@ -276,6 +280,16 @@ impl InflightRegion {
         }
         trailer.store_u64(0, TRAILER_MAGIC, Release);
         Ok(None)
+    }
+
+    /// The guest is told of so many blocks: the next process is to know it. Never less than before.
+    pub(super) fn note_capacity(&self, blocks: u64) {
+        let trailer = self.trailer_offset.map(|at| self.range(at, TRAILER_BYTES));
+        if let Some(Ok(trailer)) = trailer
+            && blocks > trailer.load_u64(GROWN, Acquire)
+        {
+            trailer.store_u64(GROWN, blocks, Release);
+        }
     }
 
     fn range(&self, offset: usize, length_bytes: usize) -> Result<GuestRange, InflightError> {

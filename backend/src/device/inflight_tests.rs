@@ -295,6 +295,17 @@ fn the_first_process_writes_down_the_disk_and_every_later_one_is_told_it() {
 }
 
 #[test]
+fn a_later_process_is_told_of_the_largest_size_that_the_guest_knew() {
+    let kept = Kept::new();
+    kept.region().former_disk(&disk("a")).unwrap();
+    for (noted, expected) in [(999, 1000), (1001, 1001), (1000, 1001)] {
+        kept.region().note_capacity(noted);
+        let former = kept.region().former_disk(&disk("a")).unwrap();
+        assert_eq!(former.unwrap().capacity_blocks, expected);
+    }
+}
+
+#[test]
 fn a_record_that_was_cut_short_by_a_kill_is_none_and_a_damaged_one_an_error() {
     let kept = Kept::new();
     kept.region().former_disk(&disk("a")).unwrap();

@@ -10,7 +10,7 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use vhost::vhost_user::message::FrontendReq as Code;
+use vhost::vhost_user::message::{BackendReq, FrontendReq as Code};
 
 use super::inflight::InflightError;
 
@@ -21,6 +21,13 @@ const HEADER_BYTES: usize = 12;
 const REPLY_FLAGS: u32 = 1 | 1 << 2;
 /// In the flags of a request: the front-end waits for an answer, which is a 64-bit 0 for success.
 const NEED_REPLY: u32 = 1 << 3;
+
+/// VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, whole: version 1, no reply wanted, no body.
+pub(super) const CONFIG_CHANGE: [u8; HEADER_BYTES] = {
+    let [c0, c1, c2, c3] = (BackendReq::CONFIG_CHANGE_MSG as u32).to_ne_bytes();
+    let [v0, v1, v2, v3] = 1_u32.to_ne_bytes();
+    [c0, c1, c2, c3, v0, v1, v2, v3, 0, 0, 0, 0]
+};
 
 /// The longest body that the vhost crate takes.
 const MAX_BODY_BYTES: usize = 0x1000;

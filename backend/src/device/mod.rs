@@ -8,6 +8,7 @@ mod chain;
 pub mod channel;
 #[cfg(test)]
 mod channel_tests;
+mod config_change;
 pub mod config_space;
 pub mod features;
 mod file_length;
@@ -32,6 +33,7 @@ mod test_ring;
 pub use backend::{BlockDevice, DeviceSettings};
 pub use chain::ChainError;
 pub use channel::{ChannelError, serve_front_end};
+pub use config_change::Told;
 pub use inflight::InflightError;
 pub use message::MessageError;
 pub use queue::{QueueError, SplitQueue};

@@ -177,6 +177,13 @@ impl RingSet {
         *lock(&self.common.inflight) = Some(region);
     }
 
+    /// The guest is told of so many blocks.
+    pub(super) fn note_capacity(&self, blocks: u64) {
+        if let Some(region) = lock(&self.common.inflight).as_ref() {
+            region.note_capacity(blocks);
+        }
+    }
+
     /// The memory that the rings are in.
     pub(super) fn memory(&self) -> Arc<GuestMemory> {
         self.common.memory()

@@ -63,6 +63,12 @@ pub enum Error {
         /// Received.
         got: usize,
     },
+    /// The back-end told of no change.
+    #[error("no config change message within {0:?}")]
+    NotTold(Duration),
+    /// The back-end sent something else.
+    #[error("the header {0:x?} is not that of a config change message")]
+    NotAConfigChange([u32; 3]),
     /// The back-end lacks something the test relies on.
     #[error("the back-end does not offer {0}")]
     NotOffered(&'static str),

@@ -21,10 +21,8 @@ pub(super) struct Link {
 }
 
 impl Drop for Link {
-    /// A test that is just starting a process has a copy of each descriptor for a moment, which would
-    /// keep the connection open.
     fn drop(&mut self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.hang_up();
     }
 }
 
@@ -36,6 +34,12 @@ impl Link {
             frontend: Frontend::from_stream(socket, u64::from(queues)),
             socket: ours,
         }
+    }
+
+    /// Ends the connection. A test that is just starting a process has a copy of each descriptor for a
+    /// moment, so to close it would not do.
+    pub(super) fn hang_up(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// Readable when the back-end has gone: it says nothing unasked.

@@ -5,6 +5,7 @@
 //! beside a buffer, or a missing notification is an error.
 
 mod buffers;
+mod changes;
 pub mod config;
 pub mod error;
 pub mod inflight;
@@ -29,6 +30,7 @@ use vhost::vhost_user::message::{
 };
 
 use crate::wait::{self, Deadline};
+use changes::Changes;
 use config::{BlockConfig, CONFIG_BYTES, WRITEBACK_OFFSET};
 pub use error::{Error, Result};
 use inflight::Inflight;
@@ -60,6 +62,8 @@ pub struct FrontendConfig {
     pub notifications: Notifications,
     /// Whether the back-end writes down what is in flight (INFLIGHT_SHMFD), if it can.
     pub inflight: bool,
+    /// Whether the back-end tells of changes (BACKEND_REQ), if it can.
+    pub changes: bool,
 }
 
 impl Default for FrontendConfig {
@@ -73,6 +77,7 @@ impl Default for FrontendConfig {
             sealable_memory: false,
             notifications: Notifications::Wanted,
             inflight: true,
+            changes: true,
         }
     }
 }
@@ -86,6 +91,8 @@ pub struct Frontend {
     features: u64,
     queue_limit: u64,
     wants_inflight: bool,
+    wants_changes: bool,
+    changes: Option<Changes>,
     /// The region of the back-end, kept for the next one.
     inflight: Option<Inflight>,
 }
@@ -116,6 +123,8 @@ impl Frontend {
             features: 0,
             queue_limit: 1,
             wants_inflight: config.inflight,
+            wants_changes: config.changes,
+            changes: None,
             inflight: None,
         };
         frontend.negotiate(config.features_mask)?;
@@ -140,6 +149,7 @@ impl Frontend {
     /// Without a region what was in flight is not submitted again.
     pub fn reconnect(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let queues = u16::try_from(self.queues.len()).expect("at most 64 queues");
+        self.link.hang_up();
         self.link = Link::new(connect_raw(path)?, queues);
         self.negotiate(self.features)?;
         self.start()
@@ -159,12 +169,15 @@ impl Frontend {
     }
 
     fn negotiate_protocol(&mut self) -> Result<()> {
-        let wanted = VhostUserProtocolFeatures::MQ
+        let mut wanted = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
+        if self.wants_changes {
+            wanted |= VhostUserProtocolFeatures::BACKEND_REQ;
+        }
         let link = &mut self.link;
         let offered = link.ask("GET_PROTOCOL_FEATURES", |link| link.get_protocol_features())?;
         let features = offered & wanted;
@@ -176,10 +189,22 @@ impl Frontend {
             Ok(())
         })?;
         self.wants_inflight &= features.contains(VhostUserProtocolFeatures::INFLIGHT_SHMFD);
+        if features.contains(VhostUserProtocolFeatures::BACKEND_REQ) {
+            self.changes = Some(link.ask("SET_BACKEND_REQ_FD", Changes::offer)?);
+        }
         if features.contains(VhostUserProtocolFeatures::MQ) {
             self.queue_limit = link.ask("GET_QUEUE_NUM", |link| link.get_queue_num())?;
         }
         Ok(())
+    }
+
+    /// Waits until the back-end tells that the configuration space has changed.
+    ///
+    /// # Errors
+    /// [`Error::NotTold`] when it does not; [`Error::NotOffered`] when it cannot.
+    pub fn wait_config_change(&mut self, limit: Duration) -> Result<()> {
+        let changes = self.changes.as_mut();
+        changes.ok_or(Error::NotOffered("BACKEND_REQ"))?.wait(limit)
     }
 
     /// Between negotiation and the memory table, as QEMU does.
