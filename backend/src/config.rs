@@ -60,6 +60,9 @@ pub const MIN_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest that requests may wait for lost storage, short of for ever.
 pub const MAX_IO_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
+/// The shortest time between two looks at a LUN that nobody told anything of: they are for an
+/// administrator's change, of which there are few.
+pub const MIN_CAPACITY_POLL: Duration = Duration::from_secs(1);
 /// The longest that a queue's thread may poll: a wait that is longer costs less asleep.
 pub const MAX_POLL_LIMIT: Duration = Duration::from_millis(1);
 
@@ -190,6 +193,9 @@ pub struct DiskSettings {
     /// How long requests wait for lost storage before they end with an I/O error; `None` for ever.
     /// At most [`MAX_IO_TIMEOUT`].
     pub io_timeout: Option<Duration>,
+    /// How often the LUN is looked at for a change that the target does not tell of: at least
+    /// [`MIN_CAPACITY_POLL`], at most [`MAX_IO_TIMEOUT`]; `None` for never.
+    pub capacity_poll: Option<Duration>,
     /// A flush succeeds although the target has told of a loss of power since the writes before it.
     pub ignore_power_loss: bool,
     /// What GET_ID answers instead of the LUN's own serial.

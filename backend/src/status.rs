@@ -112,7 +112,7 @@ pub struct DiskStatus {
     /// How much its guest may ask for now: as it is configured, or as it was set since.
     #[serde(default)]
     pub limits: Limits,
-    /// What the last login found; `null` before the first one.
+    /// What the last look at it found; `null` before the first login.
     pub lun: Option<LunStatus>,
     /// The front-end that is connected.
     pub front_end: Option<FrontEndStatus>,
@@ -144,6 +144,8 @@ pub struct LunStatus {
     pub designators: Vec<String>,
     /// The capacity.
     pub capacity_bytes: u64,
+    /// The capacity that guests are shown: the same, unless the LUN has shrunk.
+    pub shown_capacity_bytes: u64,
     /// The logical block length.
     pub block_length_bytes: u32,
     /// There is a volatile write cache.
@@ -157,6 +159,8 @@ pub struct LunStatus {
 pub struct FrontEndStatus {
     /// Since when it is connected.
     pub connected_since: Timestamp,
+    /// It was shown a disk that may not be written.
+    pub read_only: bool,
 }
 
 /// A ring in use.
@@ -284,7 +288,29 @@ impl DiskStatus {
                 sessions.collect::<Vec<_>>().join(", ")
             )
         });
-        whole.into_iter().chain(sessions).chain(barrier).collect()
+        let lun = self.lun.as_ref().and_then(LunStatus::problem);
+        let problems = whole
+            .into_iter()
+            .chain(lun)
+            .chain(self.protection_problem());
+        problems.chain(sessions).chain(barrier).collect()
+    }
+
+    /// A guest that was shown something else than there is now.
+    fn protection_problem(&self) -> Option<String> {
+        let (lun, front_end) = (self.lun.as_ref()?, self.front_end.as_ref()?);
+        let text = match (front_end.read_only, lun.read_only) {
+            (false, true) => {
+                "the LUN has become write-protected: the guest's writes fail with an I/O error until \
+                 it is writable again"
+            }
+            (true, false) => {
+                "the LUN is writable now, and the guest was shown a read-only disk: start the guest \
+                 anew"
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
     }
 }
 
@@ -322,11 +348,8 @@ impl SessionStatus {
 }
 
 impl LunStatus {
-    /// What the probe of a login found; `read_only` when the configuration says so.
-    pub fn of(lun: u16, facts: &LunFacts, read_only: bool) -> Self {
-        let capacity_bytes = facts
-            .capacity_blocks
-            .saturating_mul(facts.block_length_bytes.into());
+    /// What a probe found, and what guests have of it.
+    pub fn of(lun: u16, facts: &LunFacts, served: &LunFacts) -> Self {
         Self {
             lun,
             vendor: facts.vendor.clone(),
@@ -339,11 +362,27 @@ impl LunStatus {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            capacity_bytes,
+            capacity_bytes: facts.capacity_bytes(),
+            shown_capacity_bytes: served.capacity_bytes(),
             block_length_bytes: facts.block_length_bytes,
             write_cache: facts.write_cache,
-            read_only: facts.write_protected || read_only,
+            read_only: served.write_protected,
         }
+    }
+
+    fn problem(&self) -> Option<String> {
+        let Self {
+            capacity_bytes,
+            shown_capacity_bytes,
+            ..
+        } = self;
+        (capacity_bytes < shown_capacity_bytes).then(|| {
+            format!(
+                "the LUN has shrunk to {capacity_bytes} bytes, guests are shown {shown_capacity_bytes} \
+                 bytes: requests beyond its end fail; grow it again, or, when no guest needs what was \
+                 there, start this process anew"
+            )
+        })
     }
 }
 

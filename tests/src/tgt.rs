@@ -193,6 +193,21 @@ impl Tgt {
         );
     }
 
+    /// Makes the file of a LUN longer or shorter, and has tgt look at it anew, for it does not do so by
+    /// itself. It says nothing to initiators. Commands meanwhile meet a LUN that is not ready.
+    ///
+    /// # Panics
+    /// When the file cannot be resized, or tgt does not want to.
+    pub fn resize_lun(&mut self, target: &Target, lun: u16, size_bytes: u64) {
+        let path = self.lun_file(target, lun);
+        let file = File::options().write(true).open(&path);
+        file.and_then(|file| file.set_len(size_bytes))
+            .expect("a LUN's file");
+        for parameter in ["online=0", &format!("path={}", path.display()), "online=1"] {
+            self.lun_parameter(target, lun, parameter);
+        }
+    }
+
     /// Removes a LUN.
     pub fn delete_lun(&mut self, target: &Target, lun: u16) {
         self.admin(

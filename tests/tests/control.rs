@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use iscsi_test_target::{LoginFault, LunConfig, Rule, TestTarget};
+use iscsi_test_target::{LoginFault, LunConfig, Rule, Sense, TestTarget};
 use serde_json::Value;
 use vhost_user_iscsi_tests::config_file::ConfigFile;
 use vhost_user_iscsi_tests::daemon::{Daemon, Output, run};
 use vhost_user_iscsi_tests::disk::pattern;
-use vhost_user_iscsi_tests::frontend::spec::S_OK;
+use vhost_user_iscsi_tests::frontend::spec::{S_IOERR, S_OK};
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig, Layout, Request};
 use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, one_lun, start_target};
 use vhost_user_iscsi_tests::snapshot::{assert_matches, stable};
@@ -126,6 +126,51 @@ fn ask(stream: &mut UnixStream, line: &str) -> Value {
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).unwrap();
     serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
+}
+
+/// Has the target tell that LUN 0 has another size; whoever sends commands hears of it.
+fn resize(watched: &Watched, guest: &mut Frontend, bytes: u64) {
+    assert!(watched.target.set_capacity_bytes(0, bytes));
+    let told = Sense::CAPACITY_CHANGED;
+    watched.target.push_unit_attention_to_all(0, told);
+    assert_eq!(guest.queue(0).read(0, 512).unwrap().0, S_OK);
+}
+
+#[test]
+fn status_and_ls_show_a_lun_that_has_changed() {
+    const SIZES: [u64; 3] = [16 << 20, 24 << 20, 8 << 20];
+    let watched = Watched::new();
+    let mut guest = watched.guest();
+    resize(&watched, &mut guest, SIZES[1]);
+    watched.until_disk("a", |disk| disk["lun"]["capacity_bytes"] == SIZES[1]);
+    assert!(watched.disk("a")["problems"].as_array().unwrap().is_empty());
+    resize(&watched, &mut guest, SIZES[2]);
+    let disk = watched.until_disk("a", |disk| disk["lun"]["capacity_bytes"] == SIZES[2]);
+    assert_eq!(disk["lun"]["shown_capacity_bytes"], SIZES[1]);
+    let problem = disk["problems"][0].as_str().unwrap();
+    assert!(
+        problem.contains("has shrunk to 8388608 bytes, guests are shown 25165824 bytes"),
+        "{problem}"
+    );
+    let shown = watched.shown(&["ls", "-l"]);
+    let line = "Capacity: 8388608 bytes (8 MiB)   Shown to guests: 25165824 bytes (24 MiB)";
+    assert!(shown.contains(line), "{shown}");
+    let shown = watched.shown(&["status", "a"]);
+    assert!(shown.contains("capacity shown to guests"), "{shown}");
+    resize(&watched, &mut guest, SIZES[1]);
+    watched.until_disk("a", |disk| disk["problems"] == Value::Array(Vec::new()));
+}
+
+#[test]
+fn status_names_write_protection_that_the_guest_does_not_know_of() {
+    let watched = Watched::new();
+    let mut guest = watched.guest();
+    assert!(watched.target.set_write_protected(0, true));
+    assert_eq!(guest.queue(0).write(0, &pattern(512)).unwrap(), S_IOERR);
+    let disk = watched.until_disk("a", |disk| disk["lun"]["read_only"] == true);
+    assert_eq!(disk["front_end"]["read_only"], false);
+    let problem = disk["problems"][0].as_str().unwrap();
+    assert!(problem.contains("has become write-protected"), "{problem}");
 }
 
 #[test]

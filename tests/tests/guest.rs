@@ -13,5 +13,6 @@ mod guest {
     mod data;
     mod facts;
     mod recovery;
+    mod resize;
     mod run;
 }

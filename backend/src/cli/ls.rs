@@ -210,7 +210,12 @@ fn write_lun(text: &mut String, lun: &LunStatus) {
         shown(&lun.product),
         shown(&lun.revision)
     );
-    let _ = writeln!(text, "  Capacity: {}", bytes(lun.capacity_bytes));
+    let _ = write!(text, "  Capacity: {}", bytes(lun.capacity_bytes));
+    if lun.shown_capacity_bytes != lun.capacity_bytes {
+        let shown = bytes(lun.shown_capacity_bytes);
+        let _ = write!(text, "   Shown to guests: {shown}");
+    }
+    text.push('\n');
     let _ = writeln!(
         text,
         "  Block size: {}   Write cache: {}   Read-only: {}",

@@ -9,8 +9,8 @@ use nix::unistd::Group;
 use super::limit_options::LimitArgs;
 use super::options::{InitiatorArgs, parse_url};
 use super::values::{
-    OptionalTime, parse_1_to_64, parse_command_timeout, parse_fd, parse_io_timeout, parse_mode,
-    parse_poll_limit, parse_queue_size, parse_serial,
+    OptionalTime, parse_1_to_64, parse_capacity_poll, parse_command_timeout, parse_fd,
+    parse_io_timeout, parse_mode, parse_poll_limit, parse_queue_size, parse_serial,
 };
 use crate::config::{
     DiskName, DiskSettings, QueueSize, Serial, ServedDisk, SocketPath, SocketPathSettings,
@@ -69,6 +69,11 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "forever", value_parser = parse_io_timeout)]
     io_timeout: OptionalTime,
 
+    /// How often to look whether the LUN has grown, for targets that do not tell: never, or a time
+    /// such as 5m
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_capacity_poll)]
+    capacity_poll: OptionalTime,
+
     /// Let a flush succeed although the target has told of a loss of power after the writes before
     /// it: for a write cache with a battery
     #[arg(long)]
@@ -119,6 +124,7 @@ impl ServeArgs {
             command_timeout: self.command_timeout.0,
             lun_reset: self.lun_reset,
             io_timeout: self.io_timeout.0,
+            capacity_poll: self.capacity_poll.0,
             ignore_power_loss: self.ignore_power_loss,
             serial: self.serial.clone(),
             limits: self.limits.limits()?,

@@ -162,7 +162,9 @@ fn disk_rows(disk: &DiskStatus, now: Timestamp) -> Rows {
 }
 
 fn lun_rows(lun: &LunStatus) -> Rows {
-    vec![
+    let is_shown_otherwise = lun.shown_capacity_bytes != lun.capacity_bytes;
+    let shown = is_shown_otherwise.then(|| bytes(lun.shown_capacity_bytes));
+    let mut rows = vec![
         ("LUN", lun.lun.to_string()),
         ("vendor", lun.vendor.clone()),
         ("product", lun.product.clone()),
@@ -170,10 +172,14 @@ fn lun_rows(lun: &LunStatus) -> Rows {
         ("serial (VPD 0x80)", lun.serial.clone()),
         ("designators (VPD 0x83)", lun.designators.join(", ")),
         ("capacity", bytes(lun.capacity_bytes)),
+    ];
+    rows.extend(shown.map(|shown| ("capacity shown to guests", shown)));
+    rows.extend([
         ("logical block length", bytes(lun.block_length_bytes.into())),
         ("volatile write cache", yes_no(lun.write_cache)),
         ("read-only", yes_no(lun.read_only)),
-    ]
+    ]);
+    rows
 }
 
 fn guest_rows(disk: &DiskStatus, now: Timestamp) -> Rows {

@@ -7,8 +7,8 @@ use iscsi_core::login::settings::DigestPreference;
 use log::LevelFilter;
 
 use crate::config::{
-    MAX_IO_TIMEOUT, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, MIN_COMMAND_TIMEOUT,
-    QueueSize, SandboxMode, Serial,
+    MAX_IO_TIMEOUT, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, MIN_CAPACITY_POLL,
+    MIN_COMMAND_TIMEOUT, QueueSize, SandboxMode, Serial,
 };
 use crate::limits::{MAX_BURST_LENGTH_S, Unit};
 
@@ -20,7 +20,7 @@ pub(super) fn parse_login_timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a time with its unit, more than 0 and at most 1h, such as 10s".to_owned())
 }
 
-/// A time, or `None` for ever; a type of its own, for clap takes an `Option` for an option that may
+/// A time, or `None` for ever or never; a type of its own, for clap takes an `Option` for an option that may
 /// be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OptionalTime(pub(super) Option<Duration>);
@@ -110,6 +110,18 @@ pub(super) fn parse_seconds(text: &str) -> Result<OptionalCount, String> {
         .filter(|seconds| (1..=MAX_BURST_LENGTH_S).contains(seconds))
         .map(|seconds| OptionalCount(Some(seconds)))
         .ok_or_else(|| "whole seconds from 1s to 1h, such as 10s, or none".to_owned())
+}
+
+/// `never`, or a time from [`MIN_CAPACITY_POLL`] to [`MAX_IO_TIMEOUT`].
+pub(super) fn parse_capacity_poll(text: &str) -> Result<OptionalTime, String> {
+    if text == "never" {
+        return Ok(OptionalTime(None));
+    }
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|time| (MIN_CAPACITY_POLL..=MAX_IO_TIMEOUT).contains(time))
+        .map(|time| OptionalTime(Some(time)))
+        .ok_or_else(|| "never, or a time with its unit, from 1s to 1day, such as 5m".to_owned())
 }
 
 /// A port of loopback, or an address with a port; IPv6 in brackets. Port 0 is any that is free.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::error::ControlError;
 use super::probe::Probed;
-use crate::config::{DiskSettings, ServedDisk};
+use crate::config::ServedDisk;
 use crate::engine::{Engine, LossReason};
 use crate::exit::Failure;
 use crate::limits::{DiskLimits, Limits};
@@ -129,8 +129,11 @@ impl Board {
     }
 
     pub(super) fn front_end_connected(&self) {
-        let connected_since = Timestamp::now();
-        self.status().front_end = Some(FrontEndStatus { connected_since });
+        let mut status = self.status();
+        status.front_end = Some(FrontEndStatus {
+            connected_since: Timestamp::now(),
+            read_only: status.lun.as_ref().is_some_and(|lun| lun.read_only),
+        });
     }
 
     /// Its further sessions go with it; one that has to end tasks says so anew.
@@ -155,9 +158,8 @@ impl Board {
     }
 
     /// A login has succeeded, and the LUN behind it is the right one.
-    pub(super) fn logged_in(&self, session: usize, login: SessionLogin, lun: LunStatus) {
+    pub(super) fn logged_in(&self, session: usize, login: SessionLogin) {
         let mut status = self.status();
-        status.lun = Some(lun);
         with(&mut status, session, |session| {
             if session.login.is_some() {
                 session.reconnects += 1;
@@ -167,6 +169,11 @@ impl Board {
             session.reason = None;
             session.login = Some(login);
         });
+    }
+
+    /// What the LUN is like from now on.
+    pub(super) fn lun_is(&self, lun: LunStatus) {
+        self.status().lun = Some(lun);
     }
 
     /// A session is lost, and will be made again.
@@ -233,10 +240,10 @@ fn with(status: &mut DiskStatus, session: usize, change: impl FnOnce(&mut Sessio
 }
 
 /// What a login came to, for the board.
-pub(super) fn describe(probed: &Probed, disk: &DiskSettings) -> (SessionLogin, LunStatus) {
+pub(super) fn describe(probed: &Probed) -> SessionLogin {
     let session = probed.commands.session();
     let negotiated = session.negotiated();
-    let login = SessionLogin {
+    SessionLogin {
         at: Timestamp::now(),
         portal: probed.commands.portal().to_string(),
         address: probed
@@ -250,7 +257,5 @@ pub(super) fn describe(probed: &Probed, disk: &DiskSettings) -> (SessionLogin, L
         target_alias: negotiated.target_alias.clone(),
         authentication: negotiated.authentication.clone(),
         negotiated: NegotiatedKeys::of(negotiated, session.window_length()),
-    };
-    let lun = LunStatus::of(disk.target.lun, &probed.facts, disk.read_only);
-    (login, lun)
+    }
 }

@@ -1,7 +1,6 @@
 //! SCSI commands one at a time, awaited: for the probe of a LUN.
 
 use iscsi_core::crc32c::Crc32c;
-use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::pdu::command::Response;
 use iscsi_core::scsi::command::{ScsiCommand, ScsiData};
 use iscsi_core::session::{Command, Event, Outcome, Received, RequestTag, Session, Transmit};
@@ -62,9 +61,9 @@ impl Commands {
     }
 
     /// Hands the idle session over to the data plane.
-    pub(super) fn into_connection(self, facts: LunFacts) -> std::io::Result<Connection> {
+    pub(super) fn into_connection(self) -> std::io::Result<Connection> {
         let transport = Transport::new(self.stream.into_std()?, &self.arrived)?;
-        Ok(Connection::new(self.session, facts, transport))
+        Ok(Connection::new(self.session, transport))
     }
 
     /// Runs one command.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use iscsi_core::disk::barrier::Barrier;
 use iscsi_core::disk::durability::Durability;
-use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::shared::SharedDisk;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::unbounded_channel;
@@ -16,10 +15,12 @@ use tokio::task::JoinHandle;
 use super::board::Board;
 use super::error::ControlError;
 use super::isid::SessionNames;
+use super::known_lun::KnownLun;
 use super::probe::{Probed, log_in_and_probe};
 use super::serve::Stop;
-use super::sessions::{Sessions, keep, start_pauses};
+use super::sessions::{Serving, Sessions, keep, start_pauses};
 use super::socket::{self, IdentityLock, Inherited, PathLock, SessionsInUse, has_hung_up};
+use super::watch::watch;
 use crate::config::{DiskSettings, SocketSettings};
 use crate::device::backend::{BlockDevice, DeviceSettings};
 use crate::device::channel::serve_front_end;
@@ -129,7 +130,9 @@ pub(super) async fn serve_disk(
         () = stop.asked() => return Ok(()),
     };
     usage.note(1);
+    let known = KnownLun::new(first.facts.clone(), disk.read_only);
     let sessions = Arc::new(Sessions {
+        known: tokio::sync::Mutex::new(known),
         portal_group_tag: first
             .commands
             .session()
@@ -140,13 +143,14 @@ pub(super) async fn serve_disk(
         usage,
         board: Arc::clone(board),
     });
-    let (engine, device) = start(Arc::clone(&sessions), first, sessions_left)?;
+    let serving = start(Arc::clone(&sessions), first, sessions_left)?;
     let guest = Guest {
-        engine: &engine,
-        device: &device,
+        engine: &serving.engine,
+        device: &serving.device,
         board,
     };
     let served = serve_place(&disk, &door, &guest, &mut stop).await;
+    let engine = Arc::clone(&serving.engine);
     let closed = tokio::task::spawn_blocking(move || engine.close()).await;
     if let Ok(Closed { tasks_left: false }) = closed {
         sessions.usage.clear();
@@ -202,13 +206,10 @@ fn start(
     sessions: Arc<Sessions>,
     first: Probed,
     sessions_left: usize,
-) -> Result<(Arc<Engine>, Arc<BlockDevice>), Failure> {
+) -> Result<Arc<Serving>, Failure> {
     let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
     let disk = &sessions.disk;
-    let facts = LunFacts {
-        write_protected: first.facts.write_protected || disk.read_only,
-        ..first.facts.clone()
-    };
+    let facts = KnownLun::new(first.facts.clone(), disk.read_only).served();
     let (reports, events) = unbounded_channel();
     let config = EngineConfig {
         facts: facts.clone(),
@@ -228,19 +229,21 @@ fn start(
         read_only: disk.read_only,
     };
     sessions.first_is_there(&first);
-    let connection = first
-        .commands
-        .into_connection(facts.clone())
-        .map_err(failed)?;
+    let connection = first.commands.into_connection().map_err(failed)?;
     let engine = Engine::start(config, connection).map_err(failed)?;
     sessions.board.serves(&engine);
     for lane in 1..sessions_left {
         report(&reports, LaneEvent::TasksLeft { lane });
     }
     drop(reports);
-    tokio::spawn(keep(sessions, Arc::clone(&engine), events));
     let owner = Arc::clone(&engine);
-    Ok((engine, Arc::new(BlockDevice::new(facts, settings, owner))))
+    let device = Arc::new(BlockDevice::new(facts, settings, owner));
+    let serving = Arc::new(Serving { engine, device });
+    let (changes, outdated) = unbounded_channel();
+    let watched = watch(Arc::clone(&sessions), Arc::clone(&serving), outdated);
+    tokio::spawn(watched);
+    tokio::spawn(keep(sessions, Arc::clone(&serving), events, changes));
+    Ok(serving)
 }
 
 /// What the sessions of the disk share. The login of the first one has ended what its namesake of a

@@ -12,6 +12,7 @@ mod discover;
 mod disk;
 mod error;
 mod isid;
+mod known_lun;
 mod login;
 mod metrics_http;
 mod probe;
@@ -20,6 +21,7 @@ mod serve;
 mod sessions;
 mod socket;
 mod stream;
+mod watch;
 
 use std::future::Future;
 use std::path::Path;

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::record::DiskRecord;
 use iscsi_core::login::settings::Isid;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 
 use super::board::{Board, describe};
 use super::error::ControlError;
 use super::isid::SessionNames;
+use super::known_lun::{Change, KnownLun};
 use super::probe::{Probed, log_in_and_probe};
 use super::socket::SessionsInUse;
 use crate::config::DiskSettings;
+use crate::device::{BlockDevice, Told};
 use crate::engine::{Engine, LOGOUT_LIMIT, LaneEvent, LossReason};
+use crate::status::LunStatus;
 
 /// The pause before the second try of a login; the first one comes at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -36,28 +39,50 @@ pub(super) struct Sessions {
     /// How many sessions have been in use is written down here.
     pub(super) usage: SessionsInUse,
     pub(super) portal_group_tag: Option<u16>,
+    /// What the LUN is like. Locked while a change is made known, so that one follows the other.
+    pub(super) known: tokio::sync::Mutex<KnownLun>,
     /// Whoever looks into the process reads it there.
     pub(super) board: Arc<Board>,
 }
 
-/// Serves the lanes' wishes until the engine is gone.
+/// What serves a disk: the lanes, and what a guest sees.
+pub(super) struct Serving {
+    pub(super) engine: Arc<Engine>,
+    pub(super) device: Arc<BlockDevice>,
+}
+
+/// Serves the lanes' wishes until the engine is gone. Who was told of a change of the LUN is passed on
+/// to `outdated`.
 ///
 /// One login at a time for each lane: a second one with the same ISID would end the session that
 /// the first had made, whose loss would call for a third, and so on for ever. It happens when a
 /// lane is closed while its login waits for the target, and another takes its place.
 pub(super) async fn keep(
     sessions: Arc<Sessions>,
-    engine: Arc<Engine>,
+    serving: Arc<Serving>,
     mut events: UnboundedReceiver<LaneEvent>,
+    outdated: UnboundedSender<usize>,
 ) {
     let mut logins: HashMap<usize, JoinHandle<()>> = HashMap::new();
     let mut losses: HashMap<usize, Losses> = HashMap::new();
     while let Some(event) = events.recv().await {
-        let lane = event.lane();
-        if let LaneEvent::TasksCleared { .. } = event {
-            engine.reconcile();
-            continue;
-        }
+        let lane = match event {
+            LaneEvent::TasksCleared => {
+                serving.engine.reconcile();
+                continue;
+            }
+            LaneEvent::FactsOutdated { lane } => {
+                let _ = outdated.send(lane);
+                continue;
+            }
+            LaneEvent::DiskTakenOver { capacity_blocks } => {
+                sessions.show_at_least(&serving, capacity_blocks).await;
+                continue;
+            }
+            LaneEvent::SessionWanted { lane }
+            | LaneEvent::TasksLeft { lane }
+            | LaneEvent::SessionLost { lane, .. } => lane,
+        };
         if let Some(former) = logins.remove(&lane) {
             former.abort();
             let _ = former.await;
@@ -68,15 +93,17 @@ pub(super) async fn keep(
             }
             _ => Duration::ZERO,
         };
-        let (sessions, engine) = (Arc::clone(&sessions), Arc::clone(&engine));
+        let (sessions, serving) = (Arc::clone(&sessions), Arc::clone(&serving));
         let login = tokio::spawn(async move {
             match event {
-                LaneEvent::SessionWanted { lane } => sessions.open(&engine, lane).await,
-                LaneEvent::TasksLeft { lane } => sessions.end_tasks(&engine, lane).await,
-                LaneEvent::TasksCleared { .. } => {}
+                LaneEvent::SessionWanted { lane } => sessions.open(&serving, lane).await,
+                LaneEvent::TasksLeft { lane } => sessions.end_tasks(&serving.engine, lane).await,
                 LaneEvent::SessionLost { lane, reason } => {
-                    sessions.reopen(&engine, lane, &reason, pause).await;
+                    sessions.reopen(&serving, lane, &reason, pause).await;
                 }
+                LaneEvent::TasksCleared
+                | LaneEvent::FactsOutdated { .. }
+                | LaneEvent::DiskTakenOver { .. } => {}
             }
         });
         logins.insert(lane, login);
@@ -114,16 +141,20 @@ impl Sessions {
     /// The session that the disk starts with.
     pub(super) fn first_is_there(&self, probed: &Probed) {
         self.board.logs_in(0, self.names.isid(0).to_string());
-        let (login, lun) = describe(probed, &self.disk);
-        self.board.logged_in(0, login, lun);
+        let lun = LunStatus::of(self.disk.target.lun, &probed.facts, &probed.facts);
+        self.board.lun_is(LunStatus {
+            read_only: lun.read_only || self.disk.read_only,
+            ..lun
+        });
+        self.board.logged_in(0, describe(probed));
     }
 
     /// A lane's first session. When it is not to be had, for whatever reason, the lane's rings
     /// share the first lane's session rather than wait.
-    async fn open(&self, engine: &Engine, lane: usize) {
+    async fn open(self: &Arc<Self>, serving: &Arc<Serving>, lane: usize) {
         self.usage.note(lane + 1);
         self.board.logs_in(lane, self.names.isid(lane).to_string());
-        match self.connect(engine, lane).await {
+        match self.connect(serving, lane).await {
             Ok(()) => log::info!("session {lane} of {} is up", self.disk.target),
             Err(error) => {
                 log::warn!(
@@ -131,8 +162,8 @@ impl Sessions {
                     self.disk.target
                 );
                 self.board.refused(lane, &error);
-                engine.merge(lane);
-                self.end_tasks(engine, lane).await;
+                serving.engine.merge(lane);
+                self.end_tasks(&serving.engine, lane).await;
             }
         }
     }
@@ -166,7 +197,13 @@ impl Sessions {
     }
 
     /// A session was lost: the same one is made again, for as long as it takes.
-    async fn reopen(&self, engine: &Engine, lane: usize, reason: &LossReason, pause: Duration) {
+    async fn reopen(
+        self: &Arc<Self>,
+        serving: &Arc<Serving>,
+        lane: usize,
+        reason: &LossReason,
+        pause: Duration,
+    ) {
         log::warn!(
             "session {lane} of {} is lost: {reason}; logging in again{}",
             self.disk.target,
@@ -175,17 +212,17 @@ impl Sessions {
         self.board.lost(lane, reason);
         let time2wait = Duration::from_secs(reason.time2wait_s().into());
         tokio::time::sleep(time2wait.min(LAST_PAUSE).max(pause)).await;
-        match self.connect(engine, lane).await {
+        match self.connect(serving, lane).await {
             Ok(()) => log::info!("session {lane} of {} is up again", self.disk.target),
-            Err(error) => self.retry(engine, lane, error).await,
+            Err(error) => self.retry(serving, lane, error).await,
         }
     }
 
-    async fn retry(&self, engine: &Engine, lane: usize, mut error: ControlError) {
+    async fn retry(self: &Arc<Self>, serving: &Arc<Serving>, lane: usize, mut error: ControlError) {
         let mut waiting = Waiting::new(lane, "requests wait until the target is back");
         loop {
             waiting.again(&error).await;
-            match self.connect(engine, lane).await {
+            match self.connect(serving, lane).await {
                 Ok(()) => break,
                 Err(another) => error = another,
             }
@@ -193,35 +230,86 @@ impl Sessions {
         log::info!("session {lane} of {} is up again", self.disk.target);
     }
 
-    async fn connect(&self, engine: &Engine, lane: usize) -> Result<(), ControlError> {
-        let connected = self.try_to_connect(engine, lane).await;
+    async fn connect(
+        self: &Arc<Self>,
+        serving: &Arc<Serving>,
+        lane: usize,
+    ) -> Result<(), ControlError> {
+        let connected = self.try_to_connect(serving, lane).await;
         connected.inspect_err(|error| self.board.login_failed(lane, error))
     }
 
-    async fn try_to_connect(&self, engine: &Engine, lane: usize) -> Result<(), ControlError> {
+    async fn try_to_connect(
+        self: &Arc<Self>,
+        serving: &Arc<Serving>,
+        lane: usize,
+    ) -> Result<(), ControlError> {
+        let engine = &serving.engine;
         let probed = self.log_in(self.names.isid(lane)).await?;
         self.check_disk(&probed, &engine.expected_disk())?;
         if let Some(sense) = probed.power_loss {
             engine.power_lost(sense);
         }
         let portal = probed.commands.portal().clone();
-        let (login, lun) = describe(&probed, &self.disk);
-        let facts = LunFacts {
-            write_protected: probed.facts.write_protected || self.disk.read_only,
-            ..probed.facts
-        };
-        let connection =
-            probed
-                .commands
-                .into_connection(facts)
-                .map_err(|error| ControlError::Io {
-                    portal,
-                    during: "while it was handed over",
-                    error,
-                })?;
-        self.board.logged_in(lane, login, lun);
+        let login = describe(&probed);
+        let connection = probed
+            .commands
+            .into_connection()
+            .map_err(|error| ControlError::Io {
+                portal,
+                during: "while it was handed over",
+                error,
+            })?;
+        // Before the lane sends what waits.
+        self.learn(serving, probed.facts).await;
+        self.board.logged_in(lane, login);
         engine.connect(lane, connection);
         Ok(())
+    }
+
+    /// The LUN was found to be like this: whatever has changed is made known, first to the lanes, for a
+    /// guest makes use of it as soon as it is told.
+    pub(super) async fn learn(self: &Arc<Self>, serving: &Arc<Serving>, found: LunFacts) {
+        let (sessions, serving) = (Arc::clone(self), Arc::clone(serving));
+        // To its end, also when the login that brought it is given up meanwhile.
+        let learning = async move { sessions.learn_to_the_end(&serving, found).await };
+        let _ = tokio::spawn(learning).await;
+    }
+
+    async fn learn_to_the_end(&self, serving: &Serving, found: LunFacts) {
+        let mut known = self.known.lock().await;
+        if *known.found() == found {
+            return;
+        }
+        let changes = known.learn(found);
+        self.make_known(serving, &known, &changes).await;
+    }
+
+    /// A guest knows of so many blocks from a former process.
+    async fn show_at_least(&self, serving: &Serving, blocks: u64) {
+        let mut known = self.known.lock().await;
+        if let Some(change) = known.show_at_least(blocks) {
+            self.make_known(serving, &known, &[change]).await;
+        }
+    }
+
+    async fn make_known(&self, serving: &Serving, known: &KnownLun, changes: &[Change]) {
+        let served = known.served();
+        serving.engine.set_facts(served.clone()).await;
+        let told = serving.device.show_change(&served);
+        let lun = self.disk.target.lun;
+        self.board
+            .lun_is(LunStatus::of(lun, known.found(), &served));
+        for change in changes {
+            let told = match (change, told) {
+                (Change::Grown { .. }, Told::Yes) => "; the guest is told",
+                (Change::Grown { .. }, Told::No) => {
+                    "; the front-end cannot be told, the guest sees it when that connects anew"
+                }
+                _ => "",
+            };
+            log::log!(change.level(), "{}: {change}{told}", self.disk.target);
+        }
     }
 
     async fn log_in(&self, isid: Isid) -> Result<Probed, ControlError> {
@@ -231,7 +319,7 @@ impl Sessions {
         log_in_and_probe(target, initiator, isid, self.portal_group_tag).await
     }
 
-    /// Bytes must never go to the wrong disk: another identity, or fewer blocks, is refused.
+    /// Bytes must never go to the wrong disk.
     fn check_disk(&self, probed: &Probed, expected: &DiskRecord) -> Result<(), ControlError> {
         let found = DiskRecord::of(&probed.facts);
         if expected.accepts(&found) {

@@ -15,6 +15,7 @@ use iscsi_core::disk::shared::SharedDisk;
 
 use super::coalescing::Coalescing;
 use super::in_flight::InFlightTable;
+use super::inspection::Inspector;
 use super::log_limit::LogLimit;
 use super::mailbox::Mailbox;
 use super::message::{Connection, LaneEvent, LaneReports, Message, report};
@@ -75,6 +76,9 @@ pub(super) struct Lane {
     /// Boxed, for it is taken out and put back while it is used.
     pub(super) connection: Option<Box<Connection>>,
     pub(super) requests: Requests,
+    pub(super) inspector: Inspector,
+    /// It was reported that the disk is not as it was probed, and nobody has looked since.
+    pub(super) facts_outdated: bool,
     pub(super) in_flight: InFlightTable,
     pub(super) stall: Stall,
     /// By the lane's own index; an empty place is reused.
@@ -114,6 +118,8 @@ impl Lane {
             coalescing: Coalescing::new(now),
             polling: [(); 2].map(|()| Polling::new(config.poll_limit)),
             requests: requests(&config),
+            inspector: Inspector::default(),
+            facts_outdated: false,
             stall: Stall::new(config.io_timeout),
             in_flight: InFlightTable::new(MAX_REQUESTS, now),
             config,
@@ -235,6 +241,12 @@ impl Lane {
             }
             Message::SetWriteback(writeback) => self.config.writeback = writeback,
             Message::SetThrottle(throttle) => self.set_throttle(throttle),
+            Message::SetFacts { facts, taken } => {
+                self.requests.set_facts(*facts);
+                drop(taken);
+            }
+            Message::FactsAreRead => self.facts_outdated = false,
+            Message::Inspect(inspection) => self.inspect(inspection),
             Message::GiveUpRings { reply } => {
                 if let Err(SendError(rings)) = reply.send(self.give_up_rings()) {
                     rings.into_iter().for_each(|ring| self.adopt_ring(ring));

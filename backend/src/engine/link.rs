@@ -8,12 +8,13 @@ use iscsi_core::pdu::async_message::AsyncEvent;
 use iscsi_core::session::{Event, Placement, Received, RequestTag, Session, Timeouts};
 
 use super::coalescing::Coalescing;
+use super::inspection::is_inspection;
 use super::lane::{Lane, in_ms};
 use super::message::{Connection, LaneEvent, LossReason, report};
 use super::reactor::Token;
 use super::transport::{Arrived, Sink, is_memory_lost, is_worth_placing};
 use crate::device::request::Status;
-use crate::guest_memory::{GuestBuffers, GuestMemoryError};
+use crate::guest_memory::GuestMemoryError;
 
 /// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
 /// we take it in must not keep the lane from everything else. What is left is reported again.
@@ -33,7 +34,6 @@ impl Lane {
         session.set_command_timeout_ms(self.config.command_timeout.map(in_ms));
         session.set_resets_after_abort(self.config.lun_reset);
         self.coalescing = Coalescing::new(self.now);
-        self.requests.set_facts(connection.facts.clone());
         let socket = connection.transport.socket();
         if let Err(error) = self.reactor.watch(socket, Token::Connection) {
             log::error!(
@@ -64,6 +64,7 @@ impl Lane {
         }
         self.in_flight.forget_pieces();
         self.requests.session_lost();
+        self.inspector.session_lost();
     }
 
     pub(super) fn lose(&mut self, reason: LossReason) {
@@ -134,7 +135,7 @@ impl Lane {
                     }
                 }
                 Received::Payload(placement)
-                    if !drained && is_worth_placing(&placement) && !self.is_lost(&placement) =>
+                    if !drained && is_worth_placing(&placement) && self.has_room(&placement) =>
                 {
                     let received =
                         transport.receive_payload(&placement, &self.in_flight, &mut self.room);
@@ -168,15 +169,20 @@ impl Lane {
             Some(Ok(()) | Err(GuestMemoryError::Lost)) => Ok(()),
             // The core places only within the data of a living request.
             Some(Err(error)) => Err(io::Error::other(error)),
+            None if is_inspection(request) => {
+                self.inspector.place(offset, bytes);
+                Ok(())
+            }
             None => Err(io::Error::other(
                 "payload for a request that is not in flight",
             )),
         }
     }
 
-    fn is_lost(&self, placement: &Placement) -> bool {
+    /// Whether there is guest memory for the payload.
+    fn has_room(&self, placement: &Placement) -> bool {
         let buffers = self.in_flight.buffers(placement.request);
-        buffers.is_some_and(GuestBuffers::is_lost)
+        buffers.is_some_and(|buffers| !buffers.is_lost())
     }
 
     fn report_loss_of_memory(&self, request: RequestTag) {
@@ -208,12 +214,23 @@ impl Lane {
     ) -> Result<(), LossReason> {
         match event {
             Event::CommandDone { request, outcome } => {
-                let completion = self.requests.command_done(request, &outcome, now_ms);
-                self.complete(completion);
+                if is_inspection(request) {
+                    self.inspection_answered(&outcome);
+                } else {
+                    let completion = self.requests.command_done(request, &outcome, now_ms);
+                    self.complete(completion);
+                }
                 if self.requests.take_tasks_cleared() {
                     session.expect_answers_by(now_ms + RECONCILE_MS);
                     self.report_tasks_cleared();
                 }
+                if self.requests.take_facts_outdated() {
+                    self.report_facts_outdated();
+                }
+            }
+            Event::CommandRejected { request, .. } if is_inspection(request) => {
+                self.config.stats.rejects.add(1);
+                self.inspection_dropped();
             }
             Event::CommandRejected { request, reason } => {
                 self.config.stats.rejects.add(1);
@@ -234,6 +251,11 @@ impl Lane {
                     "lane {}: the target rejected a PDU: {reason}",
                     self.config.index
                 );
+            }
+            Event::AbortDone { request, response }
+                if is_inspection(request) && response.is_over() =>
+            {
+                self.inspection_dropped();
             }
             Event::AbortDone { request, response } => {
                 match self.requests.command_aborted(request, response, now_ms) {
@@ -256,8 +278,15 @@ impl Lane {
 
     /// The other sessions of the disk have to know: which of them is told is the target's affair.
     fn report_tasks_cleared(&self) {
+        report(&self.config.reports, LaneEvent::TasksCleared);
+    }
+
+    /// Once only, until the control plane looks: a target may say so with each answer.
+    fn report_facts_outdated(&mut self) {
         let lane = self.config.index;
-        report(&self.config.reports, LaneEvent::TasksCleared { lane });
+        if !std::mem::replace(&mut self.facts_outdated, true) {
+            report(&self.config.reports, LaneEvent::FactsOutdated { lane });
+        }
     }
 
     /// What is in flight may have been ended without an answer: what is not answered soon is asked
@@ -369,6 +398,9 @@ impl Lane {
             ..
         } = connection;
         self.requests.submit_to(session, now_ms);
+        if !self.config.shared.barrier.is_raised() {
+            self.inspector.submit_to(session, self.config.lun, now_ms);
+        }
         loop {
             let in_flight = &mut self.in_flight;
             session.transmit(&mut Sink {

@@ -13,6 +13,7 @@ use iscsi_core::error::SessionError;
 use iscsi_core::pdu::task_management::FunctionResponse;
 use iscsi_core::session::Session;
 
+use super::inspection::Inspection;
 use super::reactor::{Reactor, Token};
 use super::ring::LaneRing;
 use super::throttle::Throttle;
@@ -24,8 +25,6 @@ use crate::guest_memory::GuestMemory;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(super) session: Session,
-    /// What the probe of this session found.
-    pub(super) facts: LunFacts,
     pub(super) transport: Transport,
     /// The socket takes nothing for now; epoll will tell.
     pub(super) blocked: bool,
@@ -35,10 +34,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(session: Session, facts: LunFacts, transport: Transport) -> Self {
+    pub(crate) fn new(session: Session, transport: Transport) -> Self {
         Self {
             session,
-            facts,
             transport,
             blocked: false,
             watched_writable: false,
@@ -80,6 +78,15 @@ pub(super) enum Message {
     SetWriteback(bool),
     /// The limits of the disk from now on.
     SetThrottle(Option<Arc<Throttle>>),
+    /// The disk is like this now. Let go of `taken` when every request is judged by it.
+    SetFacts {
+        facts: Box<LunFacts>,
+        taken: FactsTaken,
+    },
+    /// The disk is about to be probed: what is noticed from now on may come too late for that.
+    FactsAreRead,
+    /// Look at the LUN.
+    Inspect(Inspection),
     /// Hand over your rings: another lane will serve them. Only before the first session.
     GiveUpRings { reply: SyncSender<Vec<LaneRing>> },
     /// Serve this ring, which another lane had.
@@ -93,6 +100,9 @@ pub(super) enum Message {
     /// Drain, log out, end.
     Close,
 }
+
+/// Held by each lane that has yet to take the facts; nothing is ever sent.
+pub(super) type FactsTaken = tokio::sync::mpsc::Sender<std::convert::Infallible>;
 
 /// What a lane reports to the control plane.
 #[derive(Debug)]
@@ -110,9 +120,16 @@ pub(crate) enum LaneEvent {
         reason: LossReason,
     },
     /// The target may have ended tasks of any session of the disk, without an answer.
-    TasksCleared {
+    TasksCleared,
+    /// The target says, or shows, that the disk is not as it was probed.
+    FactsOutdated {
         /// Who was told.
         lane: usize,
+    },
+    /// A guest has this disk from a former process, which may have shown it larger.
+    DiskTakenOver {
+        /// How many blocks it knows of.
+        capacity_blocks: u64,
     },
     /// Nobody serves this session any more, and the target may still run tasks of it: it has to be
     /// told to end them. Until then no command of the disk goes out.
@@ -120,18 +137,6 @@ pub(crate) enum LaneEvent {
         /// Which.
         lane: usize,
     },
-}
-
-impl LaneEvent {
-    /// Which lane it is about.
-    pub(crate) fn lane(&self) -> usize {
-        match self {
-            Self::SessionWanted { lane }
-            | Self::SessionLost { lane, .. }
-            | Self::TasksCleared { lane }
-            | Self::TasksLeft { lane } => *lane,
-        }
-    }
 }
 
 /// Why a session is gone.
@@ -165,9 +170,7 @@ pub(crate) enum LossReason {
     #[error("the logical unit was reset, for a command that the target would not end: {0}")]
     LunReset(FunctionResponse),
     /// The guest has another disk than the one that the session leads to.
-    #[error(
-        "identity changed: the guest's disk is {expected}, as a former process left it; this is {found}"
-    )]
+    #[error("identity changed: the guest's disk is {expected}; this is {found}")]
     WrongDisk {
         /// What the guest uses.
         expected: Box<DiskRecord>,

@@ -9,6 +9,7 @@ mod bucket;
 mod coalescing;
 mod completion;
 mod in_flight;
+mod inspection;
 mod intake;
 mod lane;
 mod link;
@@ -30,6 +31,7 @@ mod transport_tests;
 mod waiting;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -38,13 +40,16 @@ use std::time::{Duration, Instant};
 
 use iscsi_core::disk::barrier::MAX_SESSIONS;
 use iscsi_core::disk::facts::LunFacts;
+use iscsi_core::disk::probe::Probe;
 use iscsi_core::disk::record::DiskRecord;
 use iscsi_core::disk::shared::SharedDisk;
 use iscsi_core::scsi::sense::Sense;
 
+pub(crate) use self::inspection::{Inspected, InspectionError};
 pub(crate) use self::message::{Connection, LaneEvent, LaneReports, LossReason, report};
 pub(crate) use self::transport::Transport;
 
+use self::inspection::Inspection;
 use self::lane::{Lane, LaneConfig};
 use self::mailbox::Mailbox;
 use self::message::Message;
@@ -69,6 +74,10 @@ const DRAIN_GRACE: Duration = Duration::from_millis(20);
 /// [`DRAIN_LIMIT`] it keeps the end within two seconds.
 pub(crate) const LOGOUT_LIMIT: Duration = Duration::from_millis(500);
 
+/// How long lanes may take until they go by what is known of the disk now: they look at their
+/// messages in each turn.
+const FACTS_LIMIT: Duration = Duration::from_secs(1);
+
 /// Requests that one lane has in flight at most. Beyond it they wait in their rings; QEMU's
 /// default ring has 128 entries.
 const MAX_REQUESTS: usize = 256;
@@ -76,7 +85,7 @@ const MAX_REQUESTS: usize = 256;
 /// What the lanes of a disk have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct EngineConfig {
-    /// What the probe found, with read-only applied.
+    /// What the probe found, with read-only applied. What is found later: [`Engine::set_facts`].
     pub(crate) facts: LunFacts,
     /// The LUN field.
     pub(crate) lun: u64,
@@ -120,6 +129,8 @@ pub(crate) struct Usage {
 pub(crate) struct Engine {
     config: EngineConfig,
     state: Mutex<State>,
+    /// What lanes are made with that come later. May be locked within `state`, never around it.
+    facts: Mutex<LunFacts>,
     /// The disk that every session has to lead to.
     expected: Mutex<DiskRecord>,
     stats: StatsBook,
@@ -171,6 +182,7 @@ impl Engine {
     /// An engine whose lane 0 runs with the session of `connection`.
     pub(crate) fn start(config: EngineConfig, connection: Connection) -> io::Result<Arc<Self>> {
         let engine = Self {
+            facts: Mutex::new(config.facts.clone()),
             expected: Mutex::new(DiskRecord::of(&config.facts)),
             stats: StatsBook::default(),
             config,
@@ -209,10 +221,74 @@ impl Engine {
 
     /// The disk that every session has to lead to.
     pub(crate) fn expected_disk(&self) -> DiskRecord {
-        self.expected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.expected().clone()
+    }
+
+    fn expected(&self) -> MutexGuard<'_, DiskRecord> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn facts(&self) -> MutexGuard<'_, LunFacts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk is like this now. Returns when every lane judges requests by it, which is when a
+    /// guest may be told. A lane that does not come to it within [`FACTS_LIMIT`] is not waited for.
+    pub(crate) async fn set_facts(&self, facts: LunFacts) {
+        let mut taken = self.hand_out(&facts);
+        if tokio::time::timeout(FACTS_LIMIT, taken.recv())
+            .await
+            .is_err()
+        {
+            log::warn!("a lane is held up: it does not know of the disk's change yet");
+        }
+    }
+
+    /// Ends when every lane has taken the facts.
+    fn hand_out(&self, facts: &LunFacts) -> tokio::sync::mpsc::Receiver<Infallible> {
+        let mut expected = self.expected();
+        *expected = expected.clone().with_at_least(facts.capacity_blocks);
+        drop(expected);
+        *self.facts() = facts.clone();
+        let (taken, all_taken) = tokio::sync::mpsc::channel(1);
+        self.tell_all(|| Message::SetFacts {
+            facts: Box::new(facts.clone()),
+            taken: taken.clone(),
+        });
+        all_taken
+    }
+
+    /// The disk is going to be probed: lanes report again what they notice from now on.
+    pub(crate) fn facts_are_read(&self) {
+        self.tell_all(|| Message::FactsAreRead);
+    }
+
+    /// Has a lane run `probe` on its session; the first lane, when that one is gone. Who asks limits
+    /// the time.
+    pub(crate) async fn inspect(&self, lane: usize, probe: Probe) -> Inspected {
+        let (reply, inspected) = tokio::sync::oneshot::channel();
+        {
+            let state = self.state();
+            let present = |lane: usize| state.lanes.get(lane).and_then(Option::as_ref);
+            let lane = present(lane).or_else(|| present(0));
+            let Some(lane) = lane.filter(|_| !state.closing) else {
+                return Err(InspectionError::NoSession);
+            };
+            lane.mailbox
+                .send(Message::Inspect(Inspection::new(probe, reply)));
+        }
+        inspected.await.unwrap_or(Err(InspectionError::NoSession))
+    }
+
+    /// The LUN is another disk than the guest's: no session may stay.
+    pub(crate) fn lose_sessions_to(&self, found: &DiskRecord) {
+        let expected = self.expected_disk();
+        self.tell_all(|| {
+            Message::LoseSession(LossReason::WrongDisk {
+                expected: Box::new(expected.clone()),
+                found: Box::new(found.clone()),
+            })
+        });
     }
 
     /// The limits from now on. What is held goes at once, as far as the new ones allow; a burst is
@@ -349,7 +425,7 @@ impl Engine {
         let mailbox = Mailbox::new()?;
         let config = LaneConfig {
             index,
-            facts: self.config.facts.clone(),
+            facts: self.facts().clone(),
             lun: self.config.lun,
             device_id: self.config.device_id,
             writeback: state.writeback,
@@ -501,17 +577,19 @@ impl RingOwner for Engine {
     }
 
     fn take_over(&self, disk: DiskRecord) {
-        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = std::mem::replace(&mut *expected, disk.clone());
-        drop(expected);
-        if !disk.accepts(&found) {
-            self.tell_all(|| {
-                Message::LoseSession(LossReason::WrongDisk {
-                    expected: Box::new(disk.clone()),
-                    found: Box::new(found.clone()),
-                })
-            });
+        let mut expected = self.expected();
+        let found = std::mem::replace(&mut *expected, disk);
+        if expected.accepts(&found) {
+            let capacity_blocks = expected.capacity_blocks;
+            *expected = expected.clone().with_at_least(found.capacity_blocks);
+            report(
+                &self.config.reports,
+                LaneEvent::DiskTakenOver { capacity_blocks },
+            );
+            return;
         }
+        drop(expected);
+        self.lose_sessions_to(&found);
     }
 }
 
