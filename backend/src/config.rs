@@ -5,16 +5,21 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use iscsi_core::login::settings::{ChapSettings, DigestPreference};
 use iscsi_core::name::IscsiName;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::exit::Failure;
 use crate::limits::Limits;
 use crate::portal::Portal;
 use crate::url::TargetUrl;
+
+/// The most disks of one process: each has a thread and a session at least.
+pub const MAX_DISKS: usize = 1024;
 
 /// The most virtqueues of a disk: as many as `--num-queues` gives without the option. QEMU asks
 /// for one per vCPU.
@@ -70,7 +75,7 @@ pub const MAX_POLL_LIMIT: Duration = Duration::from_millis(1);
 pub const MAX_SERIAL_LENGTH_BYTES: usize = 20;
 
 /// Who we are to a target, and how long it has to let us in. The same for every verb.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitiatorSettings {
     /// InitiatorName.
     pub name: IscsiName,
@@ -103,13 +108,31 @@ pub struct ProbeSettings {
     pub initiator: InitiatorSettings,
 }
 
-/// What serving needs: one entry per disk, never empty.
+/// What serving needs.
 #[derive(Clone, Debug)]
 pub struct ServeSettings {
     /// The disks, each with its socket.
     pub disks: Vec<ServedDisk>,
     /// How the process can be looked into.
     pub management: ManagementSettings,
+    /// Where all of it was read, and can be read again; `None` for a command line, whose one disk is
+    /// what the process is there for.
+    pub configuration: Option<Arc<dyn Configuration>>,
+}
+
+/// A configuration, as it was read once.
+pub trait Configuration: fmt::Debug + Send + Sync {
+    /// Reads it anew. Blocks: files, and the system's lists of users and groups.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its place.
+    fn read_again(&self) -> Result<ServeSettings, Vec<String>>;
+
+    /// One more disk: the settings of a `[[disk]]`, over the defaults of this configuration. Blocks.
+    ///
+    /// # Errors
+    /// Everything that is wrong, by its key.
+    fn disk(&self, settings: &Map<String, Value>) -> Result<ServedDisk, Failure>;
 }
 
 /// How a serving process can be looked into.
@@ -156,7 +179,7 @@ pub struct ControlSocketSettings {
 }
 
 /// A disk and where a guest finds it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedDisk {
     /// What people call it.
     pub name: DiskName,
@@ -167,7 +190,7 @@ pub struct ServedDisk {
 }
 
 /// One disk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSettings {
     /// Where it is.
     pub target: TargetUrl,

@@ -2,7 +2,7 @@
 //! (`docs/control-protocol.md`). Both sides of it are in this program: `control` answers, the verbs ask.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::exit::{ExitCode, Failure};
 use crate::limits::Limits;
@@ -33,6 +33,21 @@ pub enum Request {
         /// The limits that it is to have from now on, all of them; without this nothing is changed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         set: Option<Box<Limits>>,
+    },
+    /// The configuration is to be read again; [`Changes`](crate::changes::Changes).
+    Reload {},
+    /// One more disk; [`Changes`](crate::changes::Changes).
+    Add {
+        /// The settings of a `[[disk]]`. No secret is among them, only the paths of their files.
+        settings: Map<String, Value>,
+    },
+    /// One disk less; [`Changes`](crate::changes::Changes).
+    Remove {
+        /// Its name.
+        disk: String,
+        /// Also when a guest uses it.
+        #[serde(default)]
+        force: bool,
     },
 }
 
@@ -67,8 +82,9 @@ impl Request {
         serde_json::from_slice(line).map_err(|error| {
             Failure::usage(match error.classify() {
                 serde_json::error::Category::Data => {
-                    "a request is an object with \"verb\", which is \"status\", \"stats\" or \
-                     \"limits\", perhaps \"disk\", the name of one, and what belongs to the verb"
+                    "a request is an object with \"verb\", and what belongs to that: \"status\" and \
+                     \"stats\" take \"disk\", a name; \"limits\" takes \"disk\" and \"set\", an object; \"reload\" takes nothing; \"add\" takes \
+                     \"settings\", an object; \"remove\" takes \"disk\" and \"force\", true or false"
                         .to_owned()
                 }
                 _ => format!(

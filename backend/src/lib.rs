@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod capabilities;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod control;

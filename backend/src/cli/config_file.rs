@@ -13,13 +13,18 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Arg, ArgAction, CommandFactory, Parser};
+use serde_json::{Map, Value};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::{Cli, usage};
-use crate::config::{DiskName, ManagementSettings, ServeSettings, ServedDisk, SocketSettings};
+use crate::config::{
+    Configuration, DiskName, MAX_DISKS, ManagementSettings, ServeSettings, ServedDisk,
+    SocketSettings,
+};
 use crate::exit::Failure;
 use crate::sandbox;
 use crate::system::System;
@@ -29,9 +34,6 @@ pub(super) const DEFAULT_PATH: &str = "/etc/vhost-user-iscsi/config.toml";
 
 /// The longest file that is read: tens of thousands of disks, and not whatever somebody points at.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-
-/// The most disks of one process: each has a thread and a session at least.
-const MAX_DISKS: usize = 1024;
 
 /// How much of what is wrong is said: a file of another kind is wrong in every line.
 const MAX_PROBLEMS: usize = 100;
@@ -77,6 +79,14 @@ pub(super) struct Problems {
 }
 
 impl Problems {
+    /// All of them.
+    fn lines(&self) -> Vec<String> {
+        self.problems
+            .iter()
+            .map(|problem| self.line_of(problem))
+            .collect()
+    }
+
     fn line_of(&self, problem: &Problem) -> String {
         let path = self.path.display();
         match problem.line {
@@ -109,9 +119,66 @@ pub(super) fn read(path: &Path, system: &System<'_>) -> Result<ServeSettings, Pr
         problems,
     };
     let text = read_text(path).map_err(|message| failed(vec![Problem { line: 0, message }]))?;
-    let mut settings = parse(&text, system).map_err(failed)?;
-    settings.management.sandbox.read_again.push(path.to_owned());
-    Ok(settings)
+    let Parsed {
+        disks,
+        mut management,
+        defaults,
+    } = parse(&text, system).map_err(failed)?;
+    management.sandbox.read_again.push(path.to_owned());
+    Ok(ServeSettings {
+        disks,
+        management,
+        configuration: Some(Arc::new(ConfigFile {
+            path: path.to_owned(),
+            defaults,
+        })),
+    })
+}
+
+/// A file that was read, for what may be asked of it later.
+#[derive(Debug)]
+struct ConfigFile {
+    path: PathBuf,
+    defaults: Defaults,
+}
+
+impl Configuration for ConfigFile {
+    fn read_again(&self) -> Result<ServeSettings, Vec<String>> {
+        read(&self.path, &System::real()).map_err(|problems| problems.lines())
+    }
+
+    fn disk(&self, settings: &Map<String, Value>) -> Result<ServedDisk, Failure> {
+        disk_of_json(settings, &self.defaults, &System::real())
+    }
+}
+
+/// A disk whose settings came as JSON: with the keys, the values and the rules of a `[[disk]]`.
+fn disk_of_json(
+    settings: &Map<String, Value>,
+    defaults: &Defaults,
+    system: &System<'_>,
+) -> Result<ServedDisk, Failure> {
+    let mut reading = Reading::of("");
+    let mut table = DeTable::new();
+    for (key, value) in settings {
+        let value = match value {
+            Value::String(text) => DeValue::String(text.into()),
+            Value::Bool(is_on) => DeValue::Boolean(*is_on),
+            Value::Number(number) => DeValue::String(number.to_string().into()),
+            // No key takes one: it says itself what it takes.
+            _ => DeValue::Array(DeArray::new()),
+        };
+        table.insert(
+            Spanned::new(0..0, key.as_str().into()),
+            Spanned::new(0..0, value),
+        );
+    }
+    let disk = reading.disk(0, &table, defaults, system);
+    disk.ok_or_else(|| {
+        let problems = reading.problems().into_iter();
+        let messages: Vec<_> = problems.map(|problem| problem.message).collect();
+        Failure::usage(messages.join("; "))
+    })
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
@@ -128,14 +195,8 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 /// Checks the text of a file.
-fn parse(text: &str, system: &System<'_>) -> Result<ServeSettings, Vec<Problem>> {
-    let mut reading = Reading {
-        text,
-        options: options(),
-        complaints: Vec::new(),
-        complained: 0,
-        secret_files: Vec::new(),
-    };
+fn parse(text: &str, system: &System<'_>) -> Result<Parsed, Vec<Problem>> {
+    let mut reading = Reading::of(text);
     let settings = match DeTable::parse(text) {
         Ok(table) => reading.settings(table.get_ref(), system),
         Err(error) => {
@@ -185,12 +246,32 @@ struct Reading<'a> {
 /// A setting as an argument of the command line; `None` for a switch that is off.
 type Setting = (String, Option<OsString>);
 
+/// Settings at the top, by their keys.
+type Defaults = HashMap<String, Option<OsString>>;
+
+/// What a file says.
+struct Parsed {
+    disks: Vec<ServedDisk>,
+    management: ManagementSettings,
+    defaults: Defaults,
+}
+
 type Entry<'t, 'i> = (
     &'t Spanned<toml::de::DeString<'i>>,
     &'t Spanned<DeValue<'i>>,
 );
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn of(text: &'a str) -> Self {
+        Self {
+            text,
+            options: options(),
+            complaints: Vec::new(),
+            complained: 0,
+            secret_files: Vec::new(),
+        }
+    }
+
     fn complain(&mut self, at: usize, message: String) {
         self.complained += 1;
         self.complaints.push((at, message));
@@ -219,7 +300,7 @@ impl Reading<'_> {
     }
 
     /// The whole file; `None` when something is wrong with the process's own settings.
-    fn settings(&mut self, file: &DeTable<'_>, system: &System<'_>) -> Option<ServeSettings> {
+    fn settings(&mut self, file: &DeTable<'_>, system: &System<'_>) -> Option<Parsed> {
         let mut defaults = self.defaults(file);
         let is_of_service = |option: &String| SERVICE.contains(&option.as_str());
         let service = defaults.extract_if(|option, _| is_of_service(option));
@@ -227,7 +308,11 @@ impl Reading<'_> {
         let disks = self.disks(file, &defaults, system);
         let mut management = self.management(service, system)?;
         management.sandbox.read_again.append(&mut self.secret_files);
-        Some(ServeSettings { disks, management })
+        Some(Parsed {
+            disks,
+            management,
+            defaults,
+        })
     }
 
     fn management(
@@ -246,7 +331,7 @@ impl Reading<'_> {
     }
 
     /// The settings at the top.
-    fn defaults(&mut self, file: &DeTable<'_>) -> HashMap<String, Option<OsString>> {
+    fn defaults(&mut self, file: &DeTable<'_>) -> Defaults {
         let mut defaults = HashMap::new();
         for (key, value) in file.iter().filter(|(key, _)| key.get_ref() != DISK) {
             if OWN.contains(&key.get_ref().as_ref()) {
@@ -262,7 +347,7 @@ impl Reading<'_> {
     fn disks(
         &mut self,
         file: &DeTable<'_>,
-        defaults: &HashMap<String, Option<OsString>>,
+        defaults: &Defaults,
         system: &System<'_>,
     ) -> Vec<ServedDisk> {
         let tables = self.tables(file);
@@ -303,7 +388,7 @@ impl Reading<'_> {
         &mut self,
         at: usize,
         table: &DeTable<'_>,
-        defaults: &HashMap<String, Option<OsString>>,
+        defaults: &Defaults,
         system: &System<'_>,
     ) -> Option<ServedDisk> {
         let before = self.complained;
@@ -335,7 +420,7 @@ impl Reading<'_> {
             Ok(cli) => match cli.serve.settings(system) {
                 Ok(disk) => {
                     self.secret_files.extend(cli.serve.secret_files());
-                    Some(name_it(disk, name))
+                    Some(served(disk, name))
                 }
                 Err(failure) => {
                     self.complain(at, failure.message);
@@ -411,7 +496,10 @@ fn start_of(table: &DeTable<'_>, element: &Spanned<DeValue<'_>>) -> usize {
     keys.min().unwrap_or(element.span().start)
 }
 
-fn name_it(disk: ServedDisk, name: Option<DiskName>) -> ServedDisk {
+/// A disk among others, as it is called. One whose target is away must not keep the others from their
+/// guests.
+fn served(mut disk: ServedDisk, name: Option<DiskName>) -> ServedDisk {
+    disk.disk.wait_for_target = true;
     match name {
         Some(name) => ServedDisk { name, ..disk },
         None => disk,
@@ -467,13 +555,15 @@ mod tests {
     const URL_A: &str = "iscsi://192.0.2.1/iqn.2001-04.com.example:a/1";
 
     /// The first line names us, whatever the machine has for that.
-    fn parse_text(text: &str) -> Result<ServeSettings, Vec<Problem>> {
+    fn parse_text(text: &str) -> Result<Parsed, Vec<Problem>> {
         let text = format!("initiator-name = 'iqn.2001-04.com.example:us'\n{text}");
         parse(&text, &System::fake(&|_| None, Path::new("/nonexistent")))
     }
 
     fn complaints(text: &str) -> Vec<String> {
-        let problems = parse_text(text).unwrap_err();
+        let Err(problems) = parse_text(text) else {
+            panic!("nothing to complain about");
+        };
         let shown = |problem: &Problem| format!("{}: {}", problem.line - 1, problem.message);
         problems.iter().map(shown).collect()
     }

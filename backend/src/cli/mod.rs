@@ -153,6 +153,7 @@ pub fn run(
         None => control.serve(ServeSettings {
             disks: vec![cli.serve.settings(system)?],
             management: cli.management.settings()?,
+            configuration: None,
         }),
         Some(Verb::Serve(arguments)) => service::run(&arguments, system, control),
         Some(Verb::Check(arguments)) => check::run(&arguments, system, control, out),

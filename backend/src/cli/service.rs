@@ -22,10 +22,5 @@ pub(super) fn run(
     system: &System<'_>,
     control: &dyn Control,
 ) -> Result<(), Failure> {
-    let mut settings = config_file::read(&arguments.config, system)?;
-    for served in &mut settings.disks {
-        // One whose target is away must not keep the others from their guests.
-        served.disk.wait_for_target = true;
-    }
-    control.serve(settings)
+    control.serve(config_file::read(&arguments.config, system)?)
 }

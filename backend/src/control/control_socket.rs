@@ -1,7 +1,7 @@
-//! The control socket: who may look into the process, and with what bounds.
+//! The control socket: who may look into the process and change its disks, and with what bounds.
 //!
-//! Whoever may connect is trusted to read what is there and to set limits, and with nothing else:
-//! whatever they send costs an error line, and never the disks anything.
+//! Whoever may connect is trusted to do that, and with nothing else: whatever else they send costs an
+//! error line, and never the disks anything.
 
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::registry::Registry;
+use super::service::Service;
 use super::socket::{self, PathLock};
 use crate::config::ControlSocketSettings;
 use crate::control_protocol::{Answer, Request};
@@ -70,12 +70,12 @@ impl ControlSocket {
     }
 
     /// Answers requests from now on, until the runtime ends.
-    pub(super) fn serve(&mut self, registry: Arc<Registry>) -> Result<(), Failure> {
+    pub(super) fn serve(&mut self, service: Arc<Service>) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
         if let Some(listener) = self.listener.take() {
             listener.set_nonblocking(true).map_err(failed)?;
             let listener = UnixListener::from_std(listener).map_err(failed)?;
-            tokio::spawn(accept(listener, registry));
+            tokio::spawn(accept(listener, service));
         }
         Ok(())
     }
@@ -88,7 +88,7 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn accept(listener: UnixListener, registry: Arc<Registry>) {
+async fn accept(listener: UnixListener, service: Arc<Service>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
@@ -103,9 +103,9 @@ async fn accept(listener: UnixListener, registry: Arc<Registry>) {
             refuse(&stream);
             continue;
         };
-        let registry = Arc::clone(&registry);
+        let service = Arc::clone(&service);
         tokio::spawn(async move {
-            converse(stream, &registry).await;
+            converse(stream, &service).await;
             drop(place);
         });
     }
@@ -121,7 +121,7 @@ fn refuse(stream: &UnixStream) {
 }
 
 /// One request after the other, until the other side has enough, or we have.
-async fn converse(mut stream: UnixStream, registry: &Registry) {
+async fn converse(mut stream: UnixStream, service: &Service) {
     let mut arrived = Vec::new();
     loop {
         let request = match timeout(IDLE_LIMIT, next_line(&mut stream, &mut arrived)).await {
@@ -130,7 +130,10 @@ async fn converse(mut stream: UnixStream, registry: &Registry) {
         };
         let is_last = request.is_none();
         let answer = match request {
-            Some(line) => Request::parse(&line).and_then(|request| registry.answer(&request)),
+            Some(line) => match Request::parse(&line) {
+                Ok(request) => service.answer(&request).await,
+                Err(failure) => Err(failure),
+            },
             None => Err(Failure::usage(format!(
                 "a request has {MAX_REQUEST_BYTES} bytes at most"
             ))),

@@ -16,11 +16,10 @@ use super::board::Board;
 use super::error::ControlError;
 use super::isid::SessionNames;
 use super::known_lun::KnownLun;
+use super::life::Stop;
 use super::probe::{Probed, log_in_and_probe};
-use super::serve::Stop;
-use super::sessions::{Serving, Sessions, keep, start_pauses};
+use super::sessions::{Keeper, Serving, Sessions, start_pauses};
 use super::socket::{self, IdentityLock, Inherited, PathLock, SessionsInUse, has_hung_up};
-use super::watch::watch;
 use crate::config::{DiskSettings, SocketSettings};
 use crate::device::backend::{BlockDevice, DeviceSettings};
 use crate::device::channel::serve_front_end;
@@ -110,10 +109,11 @@ fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
 }
 
 /// Serves the disk until it is asked to stop, or the one front-end of a connected socket has gone.
+/// Then nothing of it is left: another disk can have its socket and its ISIDs.
 pub(super) async fn serve_disk(
     disk: DiskSettings,
     place: Place,
-    mut stop: Stop,
+    stop: &mut Stop,
     board: &Arc<Board>,
 ) -> Result<(), Failure> {
     let Place {
@@ -127,7 +127,7 @@ pub(super) async fn serve_disk(
     let waits = disk.wait_for_target || sessions_left > 0 && matches!(door, Door::Path(_));
     let first = tokio::select! {
         first = first_session(&disk, &names, waits, board) => first?,
-        () = stop.asked() => return Ok(()),
+        () = stop.asked(false) => return Ok(()),
     };
     usage.note(1);
     let known = KnownLun::new(first.facts.clone(), disk.read_only);
@@ -143,15 +143,17 @@ pub(super) async fn serve_disk(
         usage,
         board: Arc::clone(board),
     });
-    let serving = start(Arc::clone(&sessions), first, sessions_left)?;
+    let (serving, keeper) = start(Arc::clone(&sessions), first, sessions_left)?;
     let guest = Guest {
         engine: &serving.engine,
         device: &serving.device,
         board,
     };
-    let served = serve_place(&disk, &door, &guest, &mut stop).await;
+    let served = serve_place(&disk, &door, &guest, stop).await;
     let engine = Arc::clone(&serving.engine);
+    drop(serving);
     let closed = tokio::task::spawn_blocking(move || engine.close()).await;
+    keeper.end().await;
     if let Ok(Closed { tasks_left: false }) = closed {
         sessions.usage.clear();
     }
@@ -206,7 +208,7 @@ fn start(
     sessions: Arc<Sessions>,
     first: Probed,
     sessions_left: usize,
-) -> Result<Arc<Serving>, Failure> {
+) -> Result<(Arc<Serving>, Keeper), Failure> {
     let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
     let disk = &sessions.disk;
     let facts = KnownLun::new(first.facts.clone(), disk.read_only).served();
@@ -239,11 +241,8 @@ fn start(
     let owner = Arc::clone(&engine);
     let device = Arc::new(BlockDevice::new(facts, settings, owner));
     let serving = Arc::new(Serving { engine, device });
-    let (changes, outdated) = unbounded_channel();
-    let watched = watch(Arc::clone(&sessions), Arc::clone(&serving), outdated);
-    tokio::spawn(watched);
-    tokio::spawn(keep(sessions, Arc::clone(&serving), events, changes));
-    Ok(serving)
+    let keeper = Keeper::start(sessions, Arc::clone(&serving), events);
+    Ok((serving, keeper))
 }
 
 /// What the sessions of the disk share. The login of the first one has ended what its namesake of a
@@ -286,7 +285,8 @@ async fn serve_place(
         Door::Inherited(Inherited::Listening(listener)) => {
             let listener = listener.try_clone().map_err(failed)?;
             log::info!("serving {} on an inherited socket", disk.target);
-            serve_listener(listener, guest, stop).await
+            leave(serve_listener(listener, guest, stop).await?, stop).await;
+            Ok(())
         }
         Door::Path(settings) => {
             let listener = socket::bind(settings)?;
@@ -298,8 +298,19 @@ async fn serve_place(
             let served = serve_listener(listener, guest, stop).await;
             // Ours by the lock: nobody is to find a door without a house behind it.
             let _ = std::fs::remove_file(settings.path.as_path());
-            served
+            leave(served?, stop).await;
+            Ok(())
         }
+    }
+}
+
+/// What becomes of a front-end that is there at the end of its disk. At the end of the process it
+/// stays while the lanes close: one that stops its rings meanwhile gets an answer. Else it would stay
+/// without a disk, so it goes first.
+async fn leave(present: Option<Present>, stop: &Stop) {
+    if let Some(present) = present.filter(|_| !stop.is_of_process()) {
+        log::warn!("the front-end's connection is closed: its disk is taken away");
+        present.cut().await;
     }
 }
 
@@ -318,7 +329,7 @@ async fn serve_one(stream: UnixStream, guest: &Guest<'_>, stop: &mut Stop) {
                 log::warn!("front-end: {error}");
             }
         }
-        () = stop.asked() => {}
+        () = stop.asked(true) => {}
     }
     guest.board.front_end_gone();
     guest.engine.front_end_gone();
@@ -343,10 +354,15 @@ impl Present {
                 Ok(()) => log::info!("the front-end has gone"),
                 Err(error) => log::warn!("front-end: {error}"),
             }
-            board.front_end_gone();
             engine.front_end_gone();
         });
         Some(Self { watch, task })
+    }
+
+    /// Ends the connection, and waits until nothing of the front-end's is in use: as if it had gone.
+    async fn cut(self) {
+        let _ = rustix::net::shutdown(&self.watch, rustix::net::Shutdown::Both);
+        let _ = self.task.await;
     }
 }
 
@@ -356,7 +372,7 @@ async fn serve_listener(
     listener: StdListener,
     guest: &Guest<'_>,
     stop: &mut Stop,
-) -> Result<(), Failure> {
+) -> Result<Option<Present>, Failure> {
     let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = UnixListener::from_std(listener).map_err(failed)?;
@@ -368,10 +384,16 @@ async fn serve_listener(
             && let Some(stream) = next.take()
         {
             present = Present::start(stream, guest);
+            stop.note_use(present.is_some());
         }
+        let is_used = present.is_some();
         tokio::select! {
-            () = stop.asked() => return Ok(()),
-            () = ended(&mut present) => present = None,
+            () = stop.asked(is_used) => return Ok(present),
+            () = ended(&mut present) => {
+                present = None;
+                stop.note_use(false);
+                guest.board.front_end_gone();
+            }
             accepted = listener.accept(), if next.is_none() => match accepted {
                 Ok((stream, _)) => match &present {
                     Some(present) if !has_hung_up(&present.watch) => {

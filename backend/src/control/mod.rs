@@ -11,16 +11,22 @@ mod control_socket;
 mod discover;
 mod disk;
 mod error;
+mod fleet;
 mod isid;
 mod known_lun;
+mod life;
 mod login;
 mod metrics_http;
+mod plan;
 mod probe;
 mod registry;
 mod serve;
+mod service;
 mod sessions;
 mod socket;
 mod stream;
+#[cfg(test)]
+mod test_disk;
 mod watch;
 
 use std::future::Future;

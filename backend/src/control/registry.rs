@@ -1,11 +1,8 @@
 //! The disks of the process, for whoever looks into it: their boards, by name.
 
-use std::sync::Arc;
-
-use serde_json::Value;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::board::Board;
-use crate::control_protocol::Request;
 use crate::exit::{ExitCode, Failure};
 use crate::limits::{DiskLimits, Limits};
 use crate::metrics;
@@ -16,45 +13,56 @@ use crate::status::{ServiceStatus, Timestamp};
 #[derive(Debug)]
 pub(super) struct Registry {
     started: Timestamp,
-    boards: Vec<Arc<Board>>,
+    boards: Mutex<Vec<Arc<Board>>>,
 }
 
 impl Registry {
-    pub(super) fn new(boards: Vec<Arc<Board>>) -> Self {
+    /// No disk yet.
+    pub(super) fn new() -> Self {
         Self {
             started: Timestamp::now(),
-            boards,
+            boards: Mutex::default(),
         }
     }
 
-    /// Answers a request of the control socket.
-    pub(super) fn answer(&self, request: &Request) -> Result<Value, Failure> {
-        let value = match request {
-            Request::Status { disk } => {
-                serde_json::to_value(self.status(&self.boards(disk.as_deref())?))
-            }
-            Request::Stats { disk } => {
-                serde_json::to_value(self.stats(&self.boards(disk.as_deref())?))
-            }
-            Request::Limits { disk, set } => {
-                serde_json::to_value(self.limits(disk, set.as_deref().copied())?)
-            }
-        };
-        value.map_err(|error| Failure::new(ExitCode::Other, format!("cannot write JSON: {error}")))
+    /// These are the disks from now on.
+    pub(super) fn show(&self, boards: Vec<Arc<Board>>) {
+        *self.all() = boards;
+    }
+
+    /// Where the disks are, or the one of that name.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub(super) fn status(&self, name: Option<&str>) -> Result<ServiceStatus, Failure> {
+        Ok(self.status_of(&self.boards(name)?))
+    }
+
+    /// What the disks have counted, or the one of that name.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub(super) fn stats(&self, name: Option<&str>) -> Result<ServiceStats, Failure> {
+        Ok(self.stats_of(&self.boards(name)?))
     }
 
     /// Everything, as Prometheus wants it.
     pub(super) fn metrics(&self) -> String {
-        let boards: Vec<_> = self.boards.iter().map(AsRef::as_ref).collect();
-        metrics::render(&self.status(&boards), &self.stats(&boards))
+        let boards = self.all().clone();
+        metrics::render(&self.status_of(&boards), &self.stats_of(&boards))
     }
 
-    fn boards(&self, name: Option<&str>) -> Result<Vec<&Board>, Failure> {
-        let all = self.boards.iter().map(AsRef::as_ref);
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Board>>> {
+        self.boards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn boards(&self, name: Option<&str>) -> Result<Vec<Arc<Board>>, Failure> {
+        let all = self.all().clone();
         let Some(name) = name else {
-            return Ok(all.collect());
+            return Ok(all);
         };
-        let found: Vec<_> = all.filter(|board| board.name() == name).collect();
+        let named = all.into_iter().filter(|board| board.name() == name);
+        let found: Vec<_> = named.collect();
         if found.is_empty() {
             let message = "there is no disk of that name; the verb status without a name shows all";
             return Err(Failure::new(ExitCode::NotFound, message));
@@ -63,7 +71,10 @@ impl Registry {
     }
 
     /// The limits of a disk, which may be changed first.
-    fn limits(&self, disk: &str, set: Option<Limits>) -> Result<DiskLimits, Failure> {
+    ///
+    /// # Errors
+    /// When there is none of that name, or the limits cannot be.
+    pub(super) fn limits(&self, disk: &str, set: Option<Limits>) -> Result<DiskLimits, Failure> {
         let boards = self.boards(Some(disk))?;
         let set = set.map(Limits::checked).transpose();
         let set = set.map_err(|error| Failure::usage(error.to_string()))?;
@@ -80,7 +91,7 @@ impl Registry {
         Ok(board.limits())
     }
 
-    fn status(&self, boards: &[&Board]) -> ServiceStatus {
+    fn status_of(&self, boards: &[Arc<Board>]) -> ServiceStatus {
         ServiceStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -90,7 +101,7 @@ impl Registry {
         }
     }
 
-    fn stats(&self, boards: &[&Board]) -> ServiceStats {
+    fn stats_of(&self, boards: &[Arc<Board>]) -> ServiceStats {
         ServiceStats {
             started: self.started,
             now: Timestamp::now(),

@@ -4,32 +4,29 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::board::Board;
 use super::control_socket::ControlSocket;
-use super::disk::{Place, serve_disk};
+use super::fleet::{End, Fleet};
 use super::metrics_http;
+use super::plan::Source;
 use super::registry::Registry;
-use crate::config::{DiskName, ManagementSettings, ServeSettings, ServedDisk};
+use super::service::{Service, log_changes};
+use crate::config::{ManagementSettings, ServeSettings};
 use crate::exit::{ExitCode, Failure};
 use crate::log_writer;
 use crate::sandbox::{self, Policy, Trespasser, trespass};
 
-/// Serves until SIGTERM or SIGINT, or until the one front-end of a connected socket has gone.
+/// Serves until SIGTERM or SIGINT.
 ///
-/// A disk that fails ends alone; with the last one the process ends, with the first failure.
+/// The disk of a command line ends the process when it fails, or when the one front-end of a connected
+/// socket has gone. Of those of a configuration each fails alone, and the process goes on.
 pub(super) fn serve(settings: ServeSettings) -> Result<(), Failure> {
     // Before the runtime opens descriptors of its own.
     raise_descriptor_limit();
     let policy = Policy::of(&settings);
     let mode = settings.management.sandbox.mode;
-    let claimed = settings.disks.into_iter().map(Claimed::new);
-    let disks = claimed.collect::<Result<Vec<_>, _>>()?;
-    // Before there is another thread: binding changes the process's umask for a moment.
-    let windows = Windows::open(settings.management)?;
-    // Before there is another thread, again: each inherits it.
+    // Before there is another thread: each inherits it.
     sandbox::enter(mode, &policy)?;
     log_writer::start_writing().map_err(|error| {
         Failure::new(
@@ -37,8 +34,9 @@ pub(super) fn serve(settings: ServeSettings) -> Result<(), Failure> {
             format!("cannot start writing the log: {error}"),
         )
     })?;
+    let windows = Windows::open(settings.management.clone())?;
     let runtime = super::runtime()?;
-    let result = runtime.block_on(serve_disks(disks, windows));
+    let result = runtime.block_on(serve_disks(settings, windows));
     // Logins in progress are of no use any more.
     runtime.shutdown_background();
     result
@@ -60,36 +58,14 @@ impl Windows {
     }
 
     /// They are answered from now on.
-    fn serve(&mut self, registry: &Arc<Registry>) -> Result<(), Failure> {
+    fn serve(&mut self, registry: &Arc<Registry>, service: &Arc<Service>) -> Result<(), Failure> {
         if let Some(socket) = &mut self.control_socket {
-            socket.serve(Arc::clone(registry))?;
+            socket.serve(Arc::clone(service))?;
         }
         match self.metrics.take() {
             Some(listener) => metrics_http::serve(listener, Arc::clone(registry)),
             None => Ok(()),
         }
-    }
-}
-
-/// A disk whose socket is ours.
-struct Claimed {
-    disk: ServedDisk,
-    place: Place,
-    board: Arc<Board>,
-}
-
-impl Claimed {
-    fn new(disk: ServedDisk) -> Result<Self, Failure> {
-        let place = Place::claim(disk.socket.clone(), &disk.disk)?;
-        let board = Arc::new(Board::new(&disk));
-        Ok(Self { disk, place, board })
-    }
-
-    async fn serve(self, stop: Stop) -> (DiskName, Result<(), Failure>) {
-        let Self { disk, place, board } = self;
-        let result = serve_disk(disk.disk, place, stop, &board).await;
-        board.ended(&result);
-        (disk.name, result)
     }
 }
 
@@ -107,73 +83,61 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// The signals that ask for something.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// That of a service only: else it ends the process, as when a terminal is closed.
+    hang_up: Option<Signal>,
+}
+
+/// What a signal asks for.
+enum Asked {
+    End,
+    Reload,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let failed =
-            |error| Failure::new(ExitCode::Other, format!("cannot watch signals: {error}"));
+    fn new(is_service: bool) -> Result<Self, Failure> {
+        let watch = |kind| {
+            let failed = |e| Failure::new(ExitCode::Other, format!("cannot watch signals: {e}"));
+            signal(kind).map_err(failed)
+        };
+        let hang_up = is_service.then(|| watch(SignalKind::hangup()));
         Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: watch(SignalKind::terminate())?,
+            interrupt: watch(SignalKind::interrupt())?,
+            hang_up: hang_up.transpose()?,
         })
     }
 
-    async fn wait(&mut self) -> &'static str {
+    async fn next(&mut self) -> Asked {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => log::info!("SIGTERM: ending"),
+            _ = self.interrupt.recv() => log::info!("SIGINT: ending"),
+            _ = hang_up => {
+                log::info!("SIGHUP: reading the configuration again");
+                return Asked::Reload;
+            }
         }
+        Asked::End
     }
 }
 
-/// Tells a disk that it is to end.
-#[derive(Clone, Debug)]
-pub(super) struct Stop(watch::Receiver<bool>);
+type Ends = UnboundedReceiver<End>;
 
-impl Stop {
-    /// Returns when the disk is to end.
-    pub(super) async fn asked(&mut self) {
-        // When nobody can ask any more the process is ending, too.
-        let _ = self.0.wait_for(|asked| *asked).await;
-    }
-}
-
-async fn serve_disks(claimed: Vec<Claimed>, mut windows: Windows) -> Result<(), Failure> {
-    let mut signals = Signals::new()?;
-    trespass_everywhere();
-    let boards = claimed.iter().map(|claimed| Arc::clone(&claimed.board));
-    let registry = Arc::new(Registry::new(boards.collect()));
-    windows.serve(&registry)?;
-    let (stop, asked) = watch::channel(false);
-    let is_only = claimed.len() == 1;
-    let mut disks = JoinSet::new();
-    for claimed in claimed {
-        disks.spawn(claimed.serve(Stop(asked.clone())));
-    }
-    let mut result = Ok(());
+/// The disk of a command line: its end is that of the process.
+async fn serve_one(fleet: &Fleet, signals: &mut Signals, mut ends: Ends) -> Result<(), Failure> {
     loop {
         tokio::select! {
-            name = signals.wait() => {
-                log::info!("{name}: ending");
-                stop.send_replace(true);
-            }
-            ended = disks.join_next() => match ended {
-                None => return result,
-                Some(Ok((_, Ok(())))) => {}
-                Some(Ok((name, Err(failure)))) => {
-                    if !is_only {
-                        log_end(&name, &failure);
-                    }
-                    result = result.and(Err(failure));
-                }
-                // A panic ends the process before this.
-                Some(Err(error)) => log::error!("a disk has ended: {error}"),
-            },
+            _ = signals.next() => fleet.end(),
+            end = ends.recv() => return end.map_or(Ok(()), |end| end.result),
         }
     }
 }
@@ -185,6 +149,52 @@ fn trespass_everywhere() {
     tokio::task::spawn_blocking(|| trespass(Trespasser::Blocking));
 }
 
-fn log_end(name: &DiskName, failure: &Failure) {
-    log::error!("disk {} is not served: {failure}", name.as_str());
+/// The disks of a service, which come and go, until it is told to end.
+async fn serve_many(fleet: &Arc<Fleet>, service: &Arc<Service>, signals: &mut Signals, ends: Ends) {
+    tokio::spawn(follow(Arc::clone(fleet), ends));
+    while let Asked::Reload = signals.next().await {
+        let service = Arc::clone(service);
+        tokio::spawn(async move { service.reload().await });
+    }
+    fleet.end();
+    fleet.ended().await;
+}
+
+/// Says what has failed, and takes up what could not be done before.
+async fn follow(fleet: Arc<Fleet>, mut ends: Ends) {
+    while let Some(end) = ends.recv().await {
+        if let Err(failure) = &end.result {
+            log::error!("disk {} is not served: {failure}", end.name.as_str());
+        }
+        log_changes("a guest has gone", &fleet.follow(&end).await);
+    }
+}
+
+async fn serve_disks(settings: ServeSettings, mut windows: Windows) -> Result<(), Failure> {
+    let is_service = settings.configuration.is_some();
+    let mut signals = Signals::new(is_service)?;
+    trespass_everywhere();
+    let registry = Arc::new(Registry::new());
+    let (fleet, ends) = Fleet::new(Arc::clone(&registry));
+    let fleet = Arc::new(fleet);
+    let service = Arc::new(Service::new(
+        Arc::clone(&registry),
+        Arc::clone(&fleet),
+        settings.management,
+        settings.configuration,
+    ));
+    let started = fleet.apply(Source::File, settings.disks).await;
+    started.map_err(first)?;
+    windows.serve(&registry, &service)?;
+    if is_service {
+        serve_many(&fleet, &service, &mut signals, ends).await;
+        return Ok(());
+    }
+    serve_one(&fleet, &mut signals, ends).await
+}
+
+/// There is one line for why the process ends.
+fn first(failures: Vec<Failure>) -> Failure {
+    let none = || Failure::new(ExitCode::Other, "the disks cannot be served");
+    failures.into_iter().next().unwrap_or_else(none)
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::record::DiskRecord;
 use iscsi_core::login::settings::Isid;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::board::{Board, describe};
@@ -16,6 +17,7 @@ use super::isid::SessionNames;
 use super::known_lun::{Change, KnownLun};
 use super::probe::{Probed, log_in_and_probe};
 use super::socket::SessionsInUse;
+use super::watch::watch;
 use crate::config::DiskSettings;
 use crate::device::{BlockDevice, Told};
 use crate::engine::{Engine, LOGOUT_LIMIT, LaneEvent, LossReason};
@@ -51,21 +53,58 @@ pub(super) struct Serving {
     pub(super) device: Arc<BlockDevice>,
 }
 
-/// Serves the lanes' wishes until the engine is gone. Who was told of a change of the LUN is passed on
-/// to `outdated`.
+/// Keeps the sessions of a disk, serves the lanes' wishes and looks at the LUN, until it is told to end.
+pub(super) struct Keeper {
+    over: oneshot::Sender<()>,
+    keep: JoinHandle<()>,
+    watch: JoinHandle<()>,
+}
+
+impl Keeper {
+    pub(super) fn start(
+        sessions: Arc<Sessions>,
+        serving: Arc<Serving>,
+        events: UnboundedReceiver<LaneEvent>,
+    ) -> Self {
+        let (over, told) = oneshot::channel();
+        let (changes, outdated) = unbounded_channel();
+        let watched = watch(Arc::clone(&sessions), Arc::clone(&serving), outdated);
+        Self {
+            over,
+            keep: tokio::spawn(keep(sessions, serving, events, changes, told)),
+            watch: tokio::spawn(watched),
+        }
+    }
+
+    /// Gives up every login and every look that is under way. When this returns nothing of the disk's
+    /// is held any more.
+    pub(super) async fn end(self) {
+        let _ = self.over.send(());
+        give_up(self.watch).await;
+        let _ = self.keep.await;
+    }
+}
+
+/// Who was told of a change of the LUN is passed on to `outdated`.
 ///
 /// One login at a time for each lane: a second one with the same ISID would end the session that
 /// the first had made, whose loss would call for a third, and so on for ever. It happens when a
 /// lane is closed while its login waits for the target, and another takes its place.
-pub(super) async fn keep(
+async fn keep(
     sessions: Arc<Sessions>,
     serving: Arc<Serving>,
     mut events: UnboundedReceiver<LaneEvent>,
     outdated: UnboundedSender<usize>,
+    mut over: oneshot::Receiver<()>,
 ) {
     let mut logins: HashMap<usize, JoinHandle<()>> = HashMap::new();
     let mut losses: HashMap<usize, Losses> = HashMap::new();
-    while let Some(event) = events.recv().await {
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            _ = &mut over => None,
+        };
+        let Some(event) = event else { break };
         let lane = match event {
             LaneEvent::TasksCleared => {
                 serving.engine.reconcile();
@@ -84,8 +123,7 @@ pub(super) async fn keep(
             | LaneEvent::SessionLost { lane, .. } => lane,
         };
         if let Some(former) = logins.remove(&lane) {
-            former.abort();
-            let _ = former.await;
+            give_up(former).await;
         }
         let pause = match event {
             LaneEvent::SessionLost { .. } => {
@@ -108,6 +146,14 @@ pub(super) async fn keep(
         });
         logins.insert(lane, login);
     }
+    for login in logins.into_values() {
+        give_up(login).await;
+    }
+}
+
+async fn give_up(login: JoinHandle<()>) {
+    login.abort();
+    let _ = login.await;
 }
 
 /// How often a lane has lost its session shortly after it came up.

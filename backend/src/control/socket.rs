@@ -13,7 +13,7 @@ use iscsi_core::disk::barrier::MAX_SESSIONS;
 use iscsi_core::login::settings::Isid;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use crate::config::SocketPathSettings;
 use crate::exit::{ExitCode, Failure};
@@ -177,15 +177,28 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub(super) fn bind(settings: &SocketPathSettings) -> Result<UnixListener, Failure> {
     let path = settings.path.as_path();
     remove_stale(path).map_err(|error| cannot("replace", path, &error))?;
-    // Nobody may connect before mode and group are right.
-    let umask = rustix::process::umask(Mode::from_raw_mode(0o777));
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(umask);
-    let listener = listener.map_err(|error| cannot("bind", path, &error))?;
-    admit(settings).inspect_err(|_| {
+    let socket = bind_closed(path).map_err(|error| cannot("bind", path, &error.into()))?;
+    let listening = |()| {
+        let listened = rustix::net::listen(&socket, BACKLOG);
+        listened.map_err(|error| cannot("listen on", path, &error.into()))
+    };
+    admit(settings).and_then(listening).inspect_err(|_| {
         let _ = std::fs::remove_file(path);
     })?;
-    Ok(listener)
+    Ok(socket.into())
+}
+
+/// As the standard library has it.
+const BACKLOG: i32 = 128;
+
+/// A socket at the path that nobody may connect to before mode and group are right. Linux takes the
+/// mode of the file from that of the socket: a umask would be that of other threads, too.
+fn bind_closed(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::empty())?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
 }
 
 /// Lets in whom the settings name.
@@ -289,4 +302,29 @@ pub(super) fn has_hung_up(stream: &impl AsFd) -> bool {
         && fd
             .revents()
             .intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SocketPath;
+
+    #[test]
+    fn a_socket_is_closed_to_all_until_its_mode_is_set() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let bound = bind_closed(&path).unwrap();
+        assert_eq!(mode(), 0);
+        assert!(UnixStream::connect(&path).is_err());
+        drop(bound);
+        let settings = SocketPathSettings {
+            path: SocketPath::new(path.clone()).unwrap(),
+            mode: 0o640,
+            group_id: None,
+        };
+        let _listener = bind(&settings).unwrap();
+        assert_eq!(mode(), 0o640);
+        UnixStream::connect(&path).unwrap();
+    }
 }

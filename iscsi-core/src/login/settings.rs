@@ -57,7 +57,7 @@ pub enum DigestPreference {
 }
 
 /// CHAP (RFC 7143 section 12.1.3).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChapSettings {
     /// What we prove to the target.
     pub initiator: ChapCredentials,
@@ -68,7 +68,7 @@ pub struct ChapSettings {
 }
 
 /// CHAP_N and the secret behind CHAP_R.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChapCredentials {
     /// CHAP_N.
     pub name: String,
@@ -77,7 +77,7 @@ pub struct ChapCredentials {
 }
 
 /// A CHAP secret: wiped when dropped, never printed.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {

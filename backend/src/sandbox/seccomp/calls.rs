@@ -138,7 +138,7 @@ const CONTROL: &[c_long] = &[
     libc::SYS_unlinkat,
     libc::SYS_fchmodat,
     libc::SYS_fchownat,
-    libc::SYS_umask,
+    libc::SYS_fchmod,
     libc::SYS_flock,
     libc::SYS_getuid,
     libc::SYS_geteuid,
