@@ -160,6 +160,11 @@ mod tests {
             "{\"verb\":\"hunter2\"}",
             "{\"verb\":\"status\",\"hunter2\":1}",
             "{\"verb\":\"status\"} hunter2",
+            "{\"verb\":\"reload\",\"hunter2\":1}",
+            "{\"verb\":\"add\"}",
+            "{\"verb\":\"add\",\"settings\":\"hunter2\"}",
+            "{\"verb\":\"remove\",\"force\":true}",
+            "{\"verb\":\"remove\",\"disk\":\"a\",\"force\":\"hunter2\"}",
             "\"hunter2\"",
             "hunter2",
         ] {
@@ -169,6 +174,22 @@ mod tests {
         let deep = "[".repeat(60_000);
         assert!(Request::parse(deep.as_bytes()).is_err());
         assert!(Request::parse(&[0xff, 0xfe, 0x00]).is_err());
+    }
+
+    #[test]
+    fn what_changes_disks_is_read_as_it_is_documented() {
+        let read = |line: &str| Request::parse(line.as_bytes()).unwrap();
+        assert_eq!(read(r#"{"verb":"reload"}"#), Request::Reload {});
+        let disk = "a".to_owned();
+        let force = false;
+        assert_eq!(
+            read(r#"{"verb":"remove","disk":"a"}"#),
+            Request::Remove { disk, force }
+        );
+        let Request::Add { settings } = read(r#"{"verb":"add","settings":{"sessions":2}}"#) else {
+            panic!("another request");
+        };
+        assert_eq!(settings["sessions"], 2);
     }
 
     #[test]

@@ -234,6 +234,11 @@ impl Daemon {
         (self.wait_exit(limit), asked.elapsed())
     }
 
+    /// Asks it to read its configuration again (SIGHUP).
+    pub fn hang_up(&mut self) {
+        self.process.signal(Signal::HUP);
+    }
+
     /// Waits until it ends by itself.
     ///
     /// # Panics

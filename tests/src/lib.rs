@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod qemu;
 pub mod rng;
 pub mod served;
+pub mod service;
 pub mod snapshot;
 pub mod soak;
 pub mod tgt;

@@ -640,6 +640,57 @@ mod tests {
         assert!(complaints.iter().all(|said| !said.contains("hunter2")));
     }
 
+    fn from_json(settings: &Value, defaults: &str) -> Result<ServedDisk, Failure> {
+        let Ok(parsed) = parse_text(&format!("{defaults}\ndisk = []\n")) else {
+            panic!("good defaults");
+        };
+        let Value::Object(settings) = settings else {
+            panic!("an object");
+        };
+        let system = System::fake(&|_| None, Path::new("/nonexistent"));
+        disk_of_json(settings, &parsed.defaults, &system)
+    }
+
+    #[test]
+    fn a_disk_in_json_is_what_it_would_be_in_the_file() {
+        let defaults = "num-queues = 8\nio-timeout = '2m'\nread-only = true\n";
+        let settings = serde_json::json!({
+            "name": "n", "socket-path": "/run/a", "url": URL_A, "num-queues": 2, "read-only": false,
+        });
+        let served = from_json(&settings, defaults).unwrap();
+        let text = format!(
+            "{defaults}{}",
+            disk("name = 'n'\nnum-queues = '2'\nread-only = false\n")
+        );
+        let Ok(parsed) = parse_text(&text) else {
+            panic!("a good file");
+        };
+        assert_eq!(served, parsed.disks[0]);
+        assert!(served.disk.wait_for_target && !served.disk.read_only);
+    }
+
+    #[test]
+    fn what_is_wrong_in_json_is_said_by_its_key_and_not_repeated() {
+        let settings = serde_json::json!({
+            "name": "a b", "socket-path": ["hunter2"], "url": {}, "fd": 3, "hunter2 ": 1,
+            "num-queues": 6.5, "control-socket": "/x", "read-only": null,
+        });
+        let failure = from_json(&settings, "").unwrap_err();
+        for part in [
+            "name takes 1 to 64",
+            "socket-path takes a text in quotes",
+            "url takes a text in quotes",
+            "there is no key fd",
+            "there is no key like this",
+            "num-queues takes a number from 1 to 64",
+            "control-socket belongs to the top",
+            "read-only takes true or false",
+        ] {
+            assert!(failure.message.contains(part), "{part}: {failure}");
+        }
+        assert!(!failure.message.contains("hunter2"), "{failure}");
+    }
+
     #[test]
     fn what_is_read_again_is_the_file_and_the_secret_files_of_its_disks() {
         let directory = tempfile::TempDir::new().unwrap();

@@ -3,7 +3,9 @@
 //! One file per verb. Without a verb the program serves, as QEMU's conventions for vhost-user
 //! back-end programs ask for (docs/interop/vhost-user.rst, "Backend program conventions").
 
+mod add;
 mod ask;
+mod changes_text;
 mod check;
 mod columns;
 mod config_file;
@@ -20,6 +22,8 @@ mod options;
 mod probe;
 mod probe_json;
 mod probe_text;
+mod reload;
+mod remove;
 mod serve;
 mod service;
 mod stats;
@@ -76,6 +80,9 @@ pub trait Control {
                       vhost-user-iscsi status [DISK] [OPTIONS]\n       \
                       vhost-user-iscsi stats [DISK] [OPTIONS]\n       \
                       vhost-user-iscsi limits DISK [--iops-total N] [--none] [OPTIONS]\n       \
+                      vhost-user-iscsi reload [OPTIONS]\n       \
+                      vhost-user-iscsi add [--name NAME] --socket-path PATH URL [OPTIONS]\n       \
+                      vhost-user-iscsi remove NAME [--force] [OPTIONS]\n       \
                       vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
                       vhost-user-iscsi probe URL [OPTIONS]\n       \
                       vhost-user-iscsi explain CODE\n       \
@@ -116,6 +123,12 @@ enum Verb {
     Stats(stats::StatsArgs),
     /// Say what a disk is limited to, or change that
     Limits(limits::LimitsArgs),
+    /// Have a process that serves read its configuration file again
+    Reload(reload::ReloadArgs),
+    /// Have a process that serves take one more disk, until it ends
+    Add(Box<add::AddArgs>),
+    /// Have a process that serves end one of its disks
+    Remove(remove::RemoveArgs),
     /// List the portals of every target that a portal knows
     Discover(discover::DiscoverArgs),
     /// Log in to a LUN and show everything that was negotiated and found
@@ -161,6 +174,9 @@ pub fn run(
         Some(Verb::Status(arguments)) => status::run(&arguments, control, out),
         Some(Verb::Stats(arguments)) => stats::run(&arguments, control, out),
         Some(Verb::Limits(arguments)) => limits::run(&arguments, control, out),
+        Some(Verb::Reload(arguments)) => reload::run(&arguments, control, out),
+        Some(Verb::Add(arguments)) => add::run(&arguments, control, out),
+        Some(Verb::Remove(arguments)) => remove::run(&arguments, control, out),
         Some(Verb::Discover(arguments)) => discover::run(&arguments, system, control, out),
         Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
         Some(Verb::Explain(arguments)) => explain::run(&arguments, out),

@@ -331,6 +331,47 @@ fn verbs_that_look_into_a_process_ask_at_its_control_socket() {
 }
 
 #[test]
+fn verbs_that_change_disks_ask_for_it() {
+    let remove = |force| Request::Remove {
+        disk: "a".to_owned(),
+        force,
+    };
+    for (arguments, request) in [
+        ("reload", Request::Reload {}),
+        ("remove a", remove(false)),
+        ("remove --force a", remove(true)),
+    ] {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let asked = run_line(&arguments).told.ask.take();
+        assert_eq!(asked, Some((PathBuf::from(DEFAULT_PATH), request)));
+    }
+}
+
+/// What is given and nothing else, by the keys of the file; what depends on where we are does not.
+#[test]
+fn add_sends_the_settings_of_a_disk_and_the_paths_of_its_secrets() {
+    let arguments = "add --name n --socket-path d.sock --read-only --num-queues 2 --io-timeout 2m \
+                     --chap-user me --chap-secret-file secret --control-socket c";
+    let mut arguments: Vec<_> = arguments.split_whitespace().collect();
+    arguments.push(URL);
+    let (socket, request) = run_line(&arguments).told.ask.take().unwrap();
+    assert_eq!(socket, Path::new("c"));
+    let here = std::env::current_dir().unwrap();
+    let settings = serde_json::json!({
+        "name": "n",
+        "url": URL,
+        "socket-path": here.join("d.sock"),
+        "read-only": true,
+        "num-queues": "2",
+        "io-timeout": "2m",
+        "chap-user": "me",
+        "chap-secret-file": here.join("secret"),
+    });
+    let expected = serde_json::json!({"verb": "add", "settings": settings});
+    assert_eq!(serde_json::to_value(request).unwrap(), expected);
+}
+
+#[test]
 fn a_single_disk_is_looked_into_only_where_that_is_asked_for() {
     let management = |arguments: &str| {
         let line = format!("--socket-path s --blk-file {URL} {arguments}");
@@ -376,7 +417,17 @@ fn the_definition_of_the_command_line_is_consistent() {
 }
 
 /// Bad command lines with the exit code and a piece of the message; `URL` stands for a good URL.
-const BAD_LINES: [(&str, u8, &str); 54] = [
+const BAD_LINES: [(&str, u8, &str); 60] = [
+    ("add URL", 2, "--socket-path <PATH> is missing"),
+    ("add --socket-path s", 2, "<URL> is missing"),
+    ("add --fd 3 URL", 2, "exclude each other"),
+    ("remove", 2, "<NAME> is missing"),
+    ("reload now", 2, "unexpected argument"),
+    (
+        "--read-only add --socket-path s URL",
+        2,
+        "cannot stand before a verb",
+    ),
     ("", 2, "give --socket-path PATH or --fd N"),
     ("--socket-path s", 2, "give --blk-file URL"),
     ("--blk-file URL", 2, "give --socket-path PATH or --fd N"),
@@ -528,7 +579,7 @@ const BAD_LINES: [(&str, u8, &str); 54] = [
     (
         "no-such-verb",
         2,
-        "the verbs are serve, check, ls, status, stats, limits, discover, probe, explain and iname",
+        "the verbs are serve, check, ls, status, stats, limits, reload, add, remove, discover, probe, explain and iname",
     ),
     ("--no-such-option", 2, "there is no option --no-such-option"),
     ("discover", 2, "<HOST[:PORT]> is missing"),

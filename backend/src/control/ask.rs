@@ -13,6 +13,17 @@ use crate::exit::{ExitCode, Failure};
 /// How long an answer may take: the other side has it in memory, but may be busy.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long it may take where disks change: files are read, and disks end, which `life::END_LIMIT`
+/// bounds; those of others who have asked before come first.
+const CHANGE_LIMIT: Duration = Duration::from_secs(60);
+
+fn answer_limit(request: &Request) -> Duration {
+    match request {
+        Request::Status { .. } | Request::Stats { .. } | Request::Limits { .. } => ANSWER_LIMIT,
+        Request::Reload {} | Request::Add { .. } | Request::Remove { .. } => CHANGE_LIMIT,
+    }
+}
+
 /// The longest answer that is read: thousands of sessions, and an end.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
@@ -33,7 +44,7 @@ pub(super) fn ask(socket: &Path, request: &Request) -> Result<Value, Failure> {
 
 fn exchange(socket: &Path, request: &Request) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_read_timeout(Some(answer_limit(request)))?;
     stream.set_write_timeout(Some(ANSWER_LIMIT))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

@@ -432,24 +432,21 @@ impl Disks {
             disk.reins.retire();
             disk.reins.retired(end_limit()).await
         };
-        match outcome {
-            Outcome::Ended => {}
-            Outcome::Used => {
-                if !was_retiring {
-                    disk.reins.stay();
-                }
-                let message = "a guest uses the disk: end the guest, or take it away with --force";
-                return Err(Failure::new(ExitCode::Other, message));
+        if outcome == Outcome::Used {
+            if !was_retiring {
+                disk.reins.stay();
             }
-            Outcome::Overdue => {
-                let message = "the disk does not end in time; status shows what it waits for";
-                return Err(Failure::new(ExitCode::Timeout, message));
-            }
+            let message = "a guest uses the disk: end the guest, or take it away with --force";
+            return Err(Failure::new(ExitCode::Other, message));
         }
-        let disk = self.members.remove(at);
         if let Some(wanted) = self.wanted.get_mut(&disk.source) {
             wanted.retain(|other| other.name != *disk.name());
         }
+        if outcome == Outcome::Overdue {
+            let message = "the disk does not end in time; it is removed as soon as it has";
+            return Err(Failure::new(ExitCode::Timeout, message));
+        }
+        self.members.remove(at);
         Ok(Changes {
             removed: vec![name.to_owned()],
             ..Changes::default()

@@ -493,6 +493,15 @@ fn questions() -> Vec<Seed> {
             "limits",
             "\0{\"verb\":\"limits\",\"disk\":\"a\",\"set\":{\"iops_total\":{\"per_s\":5,\"max_per_s\":9}}}",
         ),
+        ("reload", "\0{\"verb\":\"reload\"}"),
+        (
+            "add",
+            "\0{\"verb\":\"add\",\"settings\":{\"name\":\"a\",\"sessions\":2,\"read-only\":true}}",
+        ),
+        (
+            "remove",
+            "\0{\"verb\":\"remove\",\"disk\":\"a\",\"force\":true}",
+        ),
         ("get", "\u{1}GET /metrics HTTP/1.1\r\nHost: a:9123\r\n\r\n"),
         ("head", "\u{1}HEAD /metrics?x HTTP/1.0\r\n\r\n"),
     ]
