@@ -34,9 +34,8 @@ pub(super) fn serve(settings: ServeSettings) -> Result<(), Failure> {
             format!("cannot start writing the log: {error}"),
         )
     })?;
-    let windows = Windows::open(settings.management.clone())?;
     let runtime = super::runtime()?;
-    let result = runtime.block_on(serve_disks(settings, windows));
+    let result = runtime.block_on(serve_disks(settings));
     // Logins in progress are of no use any more.
     runtime.shutdown_background();
     result
@@ -170,10 +169,12 @@ async fn follow(fleet: Arc<Fleet>, mut ends: Ends) {
     }
 }
 
-async fn serve_disks(settings: ServeSettings, mut windows: Windows) -> Result<(), Failure> {
+async fn serve_disks(settings: ServeSettings) -> Result<(), Failure> {
     let is_service = settings.configuration.is_some();
+    // First: whoever sees us at a socket may send them.
     let mut signals = Signals::new(is_service)?;
     trespass_everywhere();
+    let mut windows = Windows::open(settings.management.clone())?;
     let registry = Arc::new(Registry::new());
     let (fleet, ends) = Fleet::new(Arc::clone(&registry));
     let fleet = Arc::new(fleet);
