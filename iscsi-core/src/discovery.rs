@@ -92,9 +92,12 @@ pub enum DiscoveryError {
         /// DataSegmentLength.
         length_bytes: usize,
     },
-    /// More than [`MAX_DISCOVERY_LENGTH_BYTES`].
-    #[error("the target's list of targets does not end within {MAX_DISCOVERY_LENGTH_BYTES} bytes")]
-    NeverEnds,
+    /// More than [`MAX_DISCOVERY_LENGTH_BYTES`], or than was allowed by [`Discovery::limited_to`].
+    #[error("the target's list of targets does not end within {limit_bytes} bytes")]
+    NeverEnds {
+        /// How much was allowed.
+        limit_bytes: usize,
+    },
     /// Text that is not a list of pairs.
     #[error("the target's list of targets is malformed: {0}")]
     Text(#[from] TextError),
@@ -144,6 +147,8 @@ pub struct Discovery {
     phase: Phase,
     /// How much came so far.
     received_bytes: usize,
+    /// How much may come, headers included.
+    limit_bytes: usize,
     /// A pair that the last PDU did not complete.
     partial: Vec<u8>,
     targets: Vec<DiscoveredTarget>,
@@ -166,9 +171,17 @@ impl Discovery {
             max_recv_data_segment_length_bytes: session.max_recv_data_segment_length_bytes as usize,
             phase: Phase::Asking,
             received_bytes: 0,
+            limit_bytes: MAX_DISCOVERY_LENGTH_BYTES,
             partial: Vec::new(),
             targets: Vec::new(),
         }
+    }
+
+    /// Takes no more than `limit_bytes` of the target in all, headers included, and no more than
+    /// [`MAX_DISCOVERY_LENGTH_BYTES`].
+    pub fn limited_to(mut self, limit_bytes: usize) -> Self {
+        self.limit_bytes = limit_bytes.min(MAX_DISCOVERY_LENGTH_BYTES);
+        self
     }
 
     /// The first request: SendTargets=All, a whole PDU.
@@ -216,8 +229,9 @@ impl Discovery {
         self.received_bytes = self
             .received_bytes
             .saturating_add(BHS_LENGTH_BYTES + data.len());
-        if self.received_bytes > MAX_DISCOVERY_LENGTH_BYTES {
-            return Err(DiscoveryError::NeverEnds);
+        let limit_bytes = self.limit_bytes;
+        if self.received_bytes > limit_bytes {
+            return Err(DiscoveryError::NeverEnds { limit_bytes });
         }
         Ok(())
     }

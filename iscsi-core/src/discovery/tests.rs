@@ -222,7 +222,22 @@ fn an_answer_that_never_ends_is_given_up_at_64_mib() {
     script.text(MORE, "").unwrap();
     assert_eq!(
         script.text(MORE, "").map(|_| ()),
-        Err(DiscoveryError::NeverEnds)
+        Err(DiscoveryError::NeverEnds {
+            limit_bytes: MAX_DISCOVERY_LENGTH_BYTES
+        })
+    );
+}
+
+#[test]
+fn an_answer_may_be_given_up_sooner() {
+    let limit_bytes = 2 * BHS_LENGTH_BYTES;
+    let mut script = Script::new();
+    script.discovery = script.discovery.limited_to(limit_bytes);
+    script.text(MORE, "").unwrap();
+    script.text(MORE, "").unwrap();
+    assert_eq!(
+        script.text(FINAL, "").map(|_| ()),
+        Err(DiscoveryError::NeverEnds { limit_bytes })
     );
 }
 
