@@ -1,5 +1,8 @@
 //! Checked settings: a value that exists is valid.
 
+mod found_name;
+mod portal;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -17,6 +20,12 @@ use crate::exit::Failure;
 use crate::limits::Limits;
 use crate::portal::Portal;
 use crate::url::TargetUrl;
+
+pub use self::portal::{
+    DEFAULT_REDISCOVER, MAX_PORTALS, MAX_REDISCOVER, MAX_SOCKET_DIRECTORY_LENGTH_BYTES,
+    MIN_REDISCOVER, NamePattern, PortalSettings, SocketDirectory, SocketDirectoryError,
+    TargetFilter,
+};
 
 /// The most disks of one process: each has a thread and a session at least.
 pub const MAX_DISKS: usize = 1024;
@@ -108,11 +117,13 @@ pub struct ProbeSettings {
     pub initiator: InitiatorSettings,
 }
 
-/// What serving needs.
+/// What serving needs: disks or portals, or both.
 #[derive(Clone, Debug)]
 pub struct ServeSettings {
     /// The disks, each with its socket.
     pub disks: Vec<ServedDisk>,
+    /// The portals whose LUNs are served, too.
+    pub portals: Vec<PortalSettings>,
     /// How the process can be looked into.
     pub management: ManagementSettings,
     /// Where all of it was read, and can be read again; `None` for a command line, whose one disk is

@@ -17,6 +17,7 @@ pub mod device;
 mod engine;
 pub mod escape;
 pub mod exit;
+pub mod found;
 #[allow(
     unsafe_code,
     reason = "guest memory is shared with a guest that writes to it"

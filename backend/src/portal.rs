@@ -1,7 +1,7 @@
 //! A portal: a host and a TCP port, as people write it.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -81,6 +81,17 @@ impl Portal {
         };
         let port = port.map_or(Ok(DEFAULT_PORT), parse_port)?;
         Ok(Self { host, port })
+    }
+}
+
+impl From<SocketAddr> for Portal {
+    fn from(address: SocketAddr) -> Self {
+        let host = match address.ip() {
+            IpAddr::V4(ip) => Host::V4(ip),
+            IpAddr::V6(ip) => Host::V6(ip),
+        };
+        let port = address.port();
+        Self { host, port }
     }
 }
 

@@ -1,11 +1,14 @@
 //! `check`: everything that is wrong with a configuration file, at once.
 
+mod portals;
+
 use std::fmt::Write as _;
 use std::io::Write;
 
 use clap::Args;
 use serde::Serialize;
 
+use self::portals::{PortalReport, Portals};
 use super::config_file::{self, Problems};
 use super::service::ServiceArgs;
 use super::{Control, print, to_json};
@@ -19,7 +22,7 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     service: ServiceArgs,
 
-    /// Log in to each disk and look at it, too
+    /// Log in to each disk and look at it, and ask each portal what would be served, too
     #[arg(long)]
     login: bool,
 
@@ -34,6 +37,7 @@ struct Report {
     file: String,
     problems: Vec<FileProblem>,
     disks: Vec<DiskReport>,
+    portals: Vec<PortalReport>,
 }
 
 #[derive(Serialize)]
@@ -59,14 +63,20 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let path = &arguments.service.config;
-    let (problems, disks) = match config_file::read(path, system) {
-        Ok(settings) => (Vec::new(), settings.disks),
-        Err(Problems { problems, .. }) => (problems, Vec::new()),
+    let (problems, settings) = match config_file::read(path, system) {
+        Ok(settings) => (Vec::new(), Some(settings)),
+        Err(Problems { problems, .. }) => (problems, None),
     };
-    let looked = disks
-        .iter()
-        .map(|disk| (disk, look(disk, arguments.login, control)));
-    let looked: Vec<_> = looked.collect();
+    let disks = settings.iter().flat_map(|settings| &settings.disks);
+    let looked: Vec<_> = disks
+        .map(|disk| (disk, look(disk, arguments.login, control)))
+        .collect();
+    let asked = settings.as_ref();
+    let asked = asked.map(|settings| portals::look(settings, arguments.login, control));
+    let (portals, portal_failure) = match asked {
+        Some(Portals { reports, failure }) => (reports, failure),
+        None => (Vec::new(), None),
+    };
     let report = Report {
         file: path.display().to_string(),
         problems: problems
@@ -77,6 +87,7 @@ pub(super) fn run(
             })
             .collect(),
         disks: looked.iter().map(DiskReport::of).collect(),
+        portals,
     };
     let text = if arguments.json {
         to_json(&report)?
@@ -84,7 +95,8 @@ pub(super) fn run(
         render(&report, arguments.login)
     };
     print(out, &text)?;
-    verdict(&report, looked.into_iter().find_map(|(_, failure)| failure))
+    let failure = looked.into_iter().find_map(|(_, failure)| failure);
+    verdict(&report, failure.or(portal_failure))
 }
 
 /// Logs in, if asked to, and says what went wrong.
@@ -123,17 +135,23 @@ fn render(report: &Report, login: bool) -> String {
             None => writeln!(text, "disk {name}: {url}"),
         };
     }
+    for portal in &report.portals {
+        portal.render(&mut text);
+    }
     text
 }
 
 fn verdict(report: &Report, login: Option<Failure>) -> Result<(), Failure> {
-    let count = report.problems.len() + report.disks.iter().filter(|d| d.problem.is_some()).count();
+    let disks = report.disks.iter().filter(|disk| disk.problem.is_some());
+    let portals = report.portals.iter().map(|portal| portal.problems.len());
+    let count = report.problems.len() + disks.count() + portals.sum::<usize>();
     if count == 0 {
         return Ok(());
     }
     let code = match login {
         Some(failure) => failure.code,
-        None => ExitCode::Usage,
+        None if !report.problems.is_empty() => ExitCode::Usage,
+        None => ExitCode::Other,
     };
     Err(Failure::new(code, format!("{count} problems in all")))
 }

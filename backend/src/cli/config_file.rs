@@ -2,10 +2,13 @@
 //!
 //! Its keys are the command line's long options, so each setting is defined, checked and described
 //! once, there. At the top they are defaults; a `[[disk]]` overrides them and says what is its own:
-//! `name`, `socket-path` and `url`. What is of the process as a whole stands at the top only.
+//! `name`, `socket-path` and `url`. A `[[portal]]` ([`portals`]) overrides them for all disks that are
+//! found there. What is of the process as a whole stands at the top only.
 //!
 //! Everything that is wrong is found in one reading, each with its line. As on the command line, no
 //! message repeats a value: it may be a misplaced secret.
+
+mod portals;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -22,8 +25,8 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::{Cli, usage};
 use crate::config::{
-    Configuration, DiskName, MAX_DISKS, ManagementSettings, ServeSettings, ServedDisk,
-    SocketSettings,
+    Configuration, DiskName, MAX_DISKS, ManagementSettings, PortalSettings, ServeSettings,
+    ServedDisk, SocketSettings,
 };
 use crate::exit::Failure;
 use crate::sandbox;
@@ -40,6 +43,8 @@ const MAX_PROBLEMS: usize = 100;
 
 /// The table of a disk.
 const DISK: &str = "disk";
+/// The table of a portal.
+const PORTAL: &str = "portal";
 /// What `--blk-file` is called here.
 const URL: &str = "url";
 const BLK_FILE: &str = "blk-file";
@@ -121,12 +126,14 @@ pub(super) fn read(path: &Path, system: &System<'_>) -> Result<ServeSettings, Pr
     let text = read_text(path).map_err(|message| failed(vec![Problem { line: 0, message }]))?;
     let Parsed {
         disks,
+        portals,
         mut management,
         defaults,
     } = parse(&text, system).map_err(failed)?;
     management.sandbox.read_again.push(path.to_owned());
     Ok(ServeSettings {
         disks,
+        portals,
         management,
         configuration: Some(Arc::new(ConfigFile {
             path: path.to_owned(),
@@ -252,6 +259,7 @@ type Defaults = HashMap<String, Option<OsString>>;
 /// What a file says.
 struct Parsed {
     disks: Vec<ServedDisk>,
+    portals: Vec<PortalSettings>,
     management: ManagementSettings,
     defaults: Defaults,
 }
@@ -305,12 +313,22 @@ impl<'a> Reading<'a> {
         let is_of_service = |option: &String| SERVICE.contains(&option.as_str());
         let service = defaults.extract_if(|option, _| is_of_service(option));
         let service: Vec<_> = service.filter_map(|(_, argument)| argument).collect();
+        if ![DISK, PORTAL].iter().any(|key| file.contains_key(*key)) {
+            self.complain(0, "there is no [[disk]] and no [[portal]]".to_owned());
+        }
         let disks = self.disks(file, &defaults, system);
-        let mut management = self.management(service, system)?;
-        management.sandbox.read_again.append(&mut self.secret_files);
+        let mut management = self.management(service, system);
+        let portals = self.portals(file, &defaults, management.as_ref(), system);
+        if let Some(ManagementSettings { sandbox, .. }) = &mut management {
+            sandbox.read_again.append(&mut self.secret_files);
+            let directories = portals.iter().map(|portal| &portal.socket_directory);
+            let directories = directories.map(|directory| directory.as_path().to_owned());
+            sandbox.socket_directories.extend(directories);
+        }
         Some(Parsed {
             disks,
-            management,
+            portals,
+            management: management?,
             defaults,
         })
     }
@@ -333,10 +351,16 @@ impl<'a> Reading<'a> {
     /// The settings at the top.
     fn defaults(&mut self, file: &DeTable<'_>) -> Defaults {
         let mut defaults = HashMap::new();
-        for (key, value) in file.iter().filter(|(key, _)| key.get_ref() != DISK) {
+        let is_table = |key: &str| [DISK, PORTAL].contains(&key);
+        for (key, value) in file.iter().filter(|(key, _)| !is_table(key.get_ref())) {
             if OWN.contains(&key.get_ref().as_ref()) {
                 let message = format!("{} belongs into a [[disk]]", key.get_ref());
                 self.complain(key.span().start, message);
+            } else if portals::OWN.contains(&key.get_ref().as_ref()) {
+                let message = format!("{} belongs into a [[portal]]", key.get_ref());
+                self.complain(key.span().start, message);
+            } else if portals::SHARED.contains(&key.get_ref().as_ref()) {
+                // Defaults of portals, read with those.
             } else if let Some((option, argument)) = self.setting((key, value)) {
                 defaults.insert(option, argument);
             }
@@ -350,7 +374,7 @@ impl<'a> Reading<'a> {
         defaults: &Defaults,
         system: &System<'_>,
     ) -> Vec<ServedDisk> {
-        let tables = self.tables(file);
+        let tables = self.tables(file, DISK, MAX_DISKS);
         let disks: Vec<_> = tables
             .into_iter()
             .filter_map(|(at, table)| Some((at, self.disk(at, table, defaults, system)?)))
@@ -359,25 +383,32 @@ impl<'a> Reading<'a> {
         disks.into_iter().map(|(_, disk)| disk).collect()
     }
 
-    /// The tables of the disks, each with where it is.
-    fn tables<'t, 'i>(&mut self, file: &'t DeTable<'i>) -> Vec<(usize, &'t DeTable<'i>)> {
-        let Some((key, value)) = file.iter().find(|(key, _)| key.get_ref() == DISK) else {
-            self.complain(0, "there is no [[disk]]".to_owned());
+    /// The tables of a name, at most `most` of them, each with where it is.
+    fn tables<'t, 'i>(
+        &mut self,
+        file: &'t DeTable<'i>,
+        name: &str,
+        most: usize,
+    ) -> Vec<(usize, &'t DeTable<'i>)> {
+        let Some((key, value)) = file.iter().find(|(key, _)| key.get_ref() == name) else {
             return Vec::new();
         };
         let DeValue::Array(array) = value.get_ref() else {
-            self.complain(key.span().start, "disks are written [[disk]]".to_owned());
+            self.complain(key.span().start, format!("{name}s are written [[{name}]]"));
             return Vec::new();
         };
-        if array.len() > MAX_DISKS {
-            let message = format!("there are more than {MAX_DISKS} disks");
+        if array.len() > most {
+            let message = format!("there are more than {most} {name}s");
             self.complain(key.span().start, message);
         }
         let mut tables = Vec::new();
-        for element in array.iter().take(MAX_DISKS) {
+        for element in array.iter().take(most) {
             match element.get_ref() {
                 DeValue::Table(table) => tables.push((start_of(table, element), table)),
-                _ => self.complain(element.span().start, "a disk is a [[disk]] table".into()),
+                _ => self.complain(
+                    element.span().start,
+                    format!("a {name} is a [[{name}]] table"),
+                ),
             }
         }
         tables
@@ -397,6 +428,9 @@ impl<'a> Reading<'a> {
         for (key, value) in table {
             if key.get_ref() == NAME {
                 name = self.name(value);
+            } else if let Some(place) = portals::place_of(key.get_ref()) {
+                let message = format!("{} belongs {place}, not into a [[disk]]", key.get_ref());
+                self.complain(key.span().start, message);
             } else if SERVICE.contains(&key.get_ref().as_ref()) {
                 let message = format!("{} belongs to the top, not into a [[disk]]", key.get_ref());
                 self.complain(key.span().start, message);
@@ -412,26 +446,29 @@ impl<'a> Reading<'a> {
         if self.complained > before {
             return None;
         }
+        let arguments = settings.into_values().flatten();
+        let disk = self.served(at, arguments, system)?;
+        Some(named(disk, name))
+    }
+
+    /// What a command line with these arguments would serve.
+    fn served(
+        &mut self,
+        at: usize,
+        arguments: impl Iterator<Item = OsString>,
+        system: &System<'_>,
+    ) -> Option<ServedDisk> {
         let program = OsString::from("vhost-user-iscsi");
-        let arguments = [program]
-            .into_iter()
-            .chain(settings.into_values().flatten());
-        match Cli::try_parse_from(arguments) {
-            Ok(cli) => match cli.serve.settings(system) {
-                Ok(disk) => {
-                    self.secret_files.extend(cli.serve.secret_files());
-                    Some(served(disk, name))
-                }
-                Err(failure) => {
-                    self.complain(at, failure.message);
-                    None
-                }
-            },
-            Err(error) => {
-                self.complain(at, usage::describe(&error));
-                None
-            }
-        }
+        let cli = Cli::try_parse_from([program].into_iter().chain(arguments));
+        let served = match &cli {
+            Ok(cli) => cli.serve.settings(system),
+            Err(error) => Err(Failure::usage(usage::describe(error))),
+        };
+        let complain = |failure: Failure| self.complain(at, failure.message);
+        let served = served.map_err(complain).ok();
+        let files = cli.iter().flat_map(|cli| cli.serve.secret_files());
+        self.secret_files.extend(files.filter(|_| served.is_some()));
+        served
     }
 
     fn name(&mut self, value: &Spanned<DeValue<'_>>) -> Option<DiskName> {
@@ -464,7 +501,9 @@ impl<'a> Reading<'a> {
     }
 
     fn unknown(&self, key: &str) -> String {
-        let keys = self.options.keys().map(String::as_str).chain([NAME, DISK]);
+        let keys = self.options.keys().map(String::as_str);
+        let keys = keys.chain([NAME, DISK, PORTAL]);
+        let keys = keys.chain(portals::OWN).chain(portals::SHARED);
         let likeness = |known: &str| strsim::jaro_winkler(key, known);
         let likely = keys.filter(|known| likeness(known) > LIKENESS);
         match likely.max_by(|a, b| likeness(a).total_cmp(&likeness(b))) {
@@ -498,7 +537,7 @@ fn start_of(table: &DeTable<'_>, element: &Spanned<DeValue<'_>>) -> usize {
 
 /// A disk among others, as it is called. One whose target is away must not keep the others from their
 /// guests.
-fn served(mut disk: ServedDisk, name: Option<DiskName>) -> ServedDisk {
+fn named(mut disk: ServedDisk, name: Option<DiskName>) -> ServedDisk {
     disk.disk.wait_for_target = true;
     match name {
         Some(name) => ServedDisk { name, ..disk },
@@ -555,12 +594,12 @@ mod tests {
     const URL_A: &str = "iscsi://192.0.2.1/iqn.2001-04.com.example:a/1";
 
     /// The first line names us, whatever the machine has for that.
-    fn parse_text(text: &str) -> Result<Parsed, Vec<Problem>> {
+    pub(super) fn parse_text(text: &str) -> Result<Parsed, Vec<Problem>> {
         let text = format!("initiator-name = 'iqn.2001-04.com.example:us'\n{text}");
         parse(&text, &System::fake(&|_| None, Path::new("/nonexistent")))
     }
 
-    fn complaints(text: &str) -> Vec<String> {
+    pub(super) fn complaints(text: &str) -> Vec<String> {
         let Err(problems) = parse_text(text) else {
             panic!("nothing to complain about");
         };
@@ -568,7 +607,7 @@ mod tests {
         problems.iter().map(shown).collect()
     }
 
-    fn disk(settings: &str) -> String {
+    pub(super) fn disk(settings: &str) -> String {
         format!("[[disk]]\nsocket-path = '/run/a'\nurl = '{URL_A}'\n{settings}")
     }
 

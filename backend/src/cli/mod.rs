@@ -41,10 +41,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::capabilities::capabilities_json;
-use crate::config::{DiscoverSettings, ProbeSettings, ServeSettings};
+use crate::config::{DiscoverSettings, PortalSettings, ProbeSettings, ServeSettings};
 use crate::control_protocol::Request;
 use crate::escape::escape_json;
 use crate::exit::{ExitCode, Failure};
+use crate::found::Discovered;
 use crate::report::{DiscoveredPortal, ProbeReport};
 use crate::system::System;
 
@@ -59,6 +60,9 @@ pub trait Control {
 
     /// Logs in once, looks at the LUN, logs out.
     fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure>;
+
+    /// Asks a portal for its targets, and each of them for its disks.
+    fn find_disks(&self, settings: &PortalSettings) -> Result<Discovered, Failure>;
 
     /// Asks the process that serves behind a control socket.
     fn ask(&self, socket: &Path, request: &Request) -> Result<serde_json::Value, Failure>;
@@ -165,6 +169,7 @@ pub fn run(
     match cli.verb {
         None => control.serve(ServeSettings {
             disks: vec![cli.serve.settings(system)?],
+            portals: Vec::new(),
             management: cli.management.settings()?,
             configuration: None,
         }),

@@ -7,8 +7,8 @@ use iscsi_core::login::settings::DigestPreference;
 use log::LevelFilter;
 
 use crate::config::{
-    MAX_IO_TIMEOUT, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, MIN_CAPACITY_POLL,
-    MIN_COMMAND_TIMEOUT, QueueSize, SandboxMode, Serial,
+    MAX_IO_TIMEOUT, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUE_SIZE, MAX_REDISCOVER,
+    MIN_CAPACITY_POLL, MIN_COMMAND_TIMEOUT, MIN_REDISCOVER, QueueSize, SandboxMode, Serial,
 };
 use crate::limits::{MAX_BURST_LENGTH_S, Unit};
 
@@ -122,6 +122,14 @@ pub(super) fn parse_capacity_poll(text: &str) -> Result<OptionalTime, String> {
         .filter(|time| (MIN_CAPACITY_POLL..=MAX_IO_TIMEOUT).contains(time))
         .map(|time| OptionalTime(Some(time)))
         .ok_or_else(|| "never, or a time with its unit, from 1s to 1day, such as 5m".to_owned())
+}
+
+/// A time from [`MIN_REDISCOVER`] to [`MAX_REDISCOVER`].
+pub(super) fn parse_rediscover(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|time| (MIN_REDISCOVER..=MAX_REDISCOVER).contains(time))
+        .ok_or_else(|| "a time with its unit, from 1s to 1day, such as 5m".to_owned())
 }
 
 /// A port of loopback, or an address with a port; IPv6 in brackets. Port 0 is any that is free.
@@ -255,6 +263,16 @@ mod tests {
             "99999999999999999999s",
         ] {
             assert!(parse_login_timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_portal_is_asked_every_second_to_every_day() {
+        for (text, seconds) in [("1s", 1), ("1m 30s", 90), ("1day", 86_400)] {
+            assert_eq!(parse_rediscover(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in ["", "30", "0s", "999ms", "1day 1s", "never"] {
+            assert!(parse_rediscover(text).is_err(), "{text}");
         }
     }
 

@@ -70,6 +70,12 @@ pub(crate) enum ControlError {
         lun: u16,
         error: ProbeError,
     },
+    #[error("REPORT LUNS of {target} at {portal} failed: {reason}; {LOOK_AT_TARGET}")]
+    ReportLuns {
+        portal: Portal,
+        target: String,
+        reason: String,
+    },
     #[error(
         "{portal} did not answer within {} {during}; is it the right port, and is the target \
          alive? --login-timeout sets the limit",

@@ -11,6 +11,7 @@ mod control_socket;
 mod discover;
 mod disk;
 mod error;
+mod find_disks;
 mod fleet;
 mod isid;
 mod known_lun;
@@ -25,8 +26,9 @@ mod service;
 mod sessions;
 mod socket;
 mod stream;
+mod target_luns;
 #[cfg(test)]
-mod test_disk;
+pub(crate) mod test_disk;
 mod watch;
 
 use std::future::Future;
@@ -36,10 +38,13 @@ use tokio::runtime::{Builder, Runtime};
 
 use self::error::ControlError;
 use crate::cli::Control;
-use crate::config::{DiscoverSettings, InitiatorSettings, ProbeSettings, ServeSettings};
+use crate::config::{
+    DiscoverSettings, InitiatorSettings, PortalSettings, ProbeSettings, ServeSettings,
+};
 use crate::control_protocol::Request;
 use crate::device::serial::device_id;
 use crate::exit::{ExitCode, Failure};
+use crate::found::{Discovered, FoundLuns};
 use crate::portal::Portal;
 use crate::report::{DiscoveredPortal, GuestView, ProbeReport};
 
@@ -54,6 +59,11 @@ impl Control for Initiator {
 
     fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure> {
         run_once(probe_report(&settings))
+    }
+
+    fn find_disks(&self, settings: &PortalSettings) -> Result<Discovered, Failure> {
+        let nothing = FoundLuns::new();
+        run_once(async { Ok(find_disks::find_disks(settings, &nothing).await?) })
     }
 
     fn ask(&self, socket: &Path, request: &Request) -> Result<serde_json::Value, Failure> {

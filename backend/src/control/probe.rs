@@ -2,6 +2,7 @@
 
 use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::probe::{Probe, ProbeStep};
+use iscsi_core::disk::probe_error::Ending;
 use iscsi_core::login::settings::Isid;
 use iscsi_core::scsi::command::ScsiAnswer;
 use iscsi_core::scsi::lun::{Lun, LunAddress};
@@ -55,7 +56,7 @@ pub(super) async fn log_in_and_probe(
 async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlError> {
     let redirects = logged_in.redirects.clone();
     let mut commands = Commands::new(logged_in);
-    let reported = report_luns(&mut commands).await?;
+    let reported = report_luns(&mut commands).await?.luns();
     let lun = lun_field(url.lun, &reported);
     let mut power_loss = None;
     let mut probe = Probe::new();
@@ -107,24 +108,48 @@ fn lun_field(number: u16, reported: &[LunAddress]) -> u64 {
     own.copied().unwrap_or(usual).to_u64()
 }
 
-/// What the target says it has; nothing when it does not say. A unit attention is no answer, so
-/// the question is asked a few times.
-async fn report_luns(commands: &mut Commands) -> Result<Vec<LunAddress>, ControlError> {
+/// What a target says about its LUNs.
+#[derive(Debug)]
+pub(super) enum Reported {
+    /// These, in its order.
+    Luns(Vec<LunAddress>),
+    /// Nothing, for this reason.
+    Nothing(String),
+}
+
+impl Reported {
+    /// What the target says it has; nothing when it does not say.
+    fn luns(self) -> Vec<LunAddress> {
+        match self {
+            Self::Luns(luns) => luns,
+            Self::Nothing(_) => Vec::new(),
+        }
+    }
+}
+
+/// Asks the target what it has. A unit attention is no answer, so the question is asked a few times.
+pub(super) async fn report_luns(commands: &mut Commands) -> Result<Reported, ControlError> {
     const TRIES: u32 = 4;
     let mut length_bytes = FIRST_LENGTH_BYTES;
+    let mut reason = String::new();
     for _ in 0..TRIES {
         let command = report_luns::command(length_bytes);
         let answer = commands.run(Lun::ZERO.address().to_u64(), command).await?;
-        if !ScsiStatus(answer.outcome.scsi_status()).is_success() {
+        let status = ScsiStatus(answer.outcome.scsi_status());
+        if !status.is_success() {
+            let sense = Sense::parse(answer.outcome.sense.as_bytes());
+            reason = Ending { status, sense }.to_string();
             continue;
         }
-        let Ok(list) = report_luns::parse(&answer.data) else {
-            break;
+        let list = match report_luns::parse(&answer.data) {
+            Ok(list) => list,
+            Err(error) => return Ok(Reported::Nothing(error.to_string())),
         };
         if list.whole_length_bytes <= length_bytes || length_bytes == MAX_LENGTH_BYTES {
-            return Ok(list.luns);
+            return Ok(Reported::Luns(list.luns));
         }
+        "the list grows while it is read".clone_into(&mut reason);
         length_bytes = list.whole_length_bytes;
     }
-    Ok(Vec::new())
+    Ok(Reported::Nothing(reason))
 }

@@ -12,7 +12,7 @@ use crate::config::{
 use crate::url::TargetUrl;
 
 /// A disk of that name, at a socket of that name.
-pub(super) fn disk(name: &str) -> ServedDisk {
+pub(crate) fn disk(name: &str) -> ServedDisk {
     let url = "iscsi://127.0.0.1:1/iqn.2001-04.com.example:disk/1";
     ServedDisk {
         name: DiskName::new(name).unwrap(),

@@ -13,10 +13,11 @@ use tempfile::TempDir;
 use vhost_user_iscsi::cli::{self, Control};
 use vhost_user_iscsi::config::{
     DiscoverSettings, InitiatorSettings, MAX_LOGIN_TIMEOUT, MAX_POLL_LIMIT, MAX_QUEUES,
-    MAX_SESSIONS, ProbeSettings, ServeSettings,
+    MAX_SESSIONS, PortalSettings, ProbeSettings, ServeSettings,
 };
 use vhost_user_iscsi::control_protocol::Request;
 use vhost_user_iscsi::exit::{ExitCode, Failure};
+use vhost_user_iscsi::found::Discovered;
 use vhost_user_iscsi::portal::Portal;
 use vhost_user_iscsi::report::{DiscoveredPortal, ProbeReport};
 use vhost_user_iscsi::secret::MAX_SECRET_LENGTH_BYTES;
@@ -196,6 +197,10 @@ impl Control for Judge {
 
     fn probe(&self, settings: ProbeSettings) -> Result<ProbeReport, Failure> {
         Err(Self::initiator(&settings.initiator))
+    }
+
+    fn find_disks(&self, settings: &PortalSettings) -> Result<Discovered, Failure> {
+        Err(Self::initiator(settings.initiator()))
     }
 
     fn ask(&self, _: &Path, request: &Request) -> Result<serde_json::Value, Failure> {
