@@ -35,14 +35,25 @@ pub(super) struct Place {
     /// How many sessions a killed predecessor may have left at the target.
     sessions_left: usize,
     usage: SessionsInUse,
-    _lock: Lock,
+    lock: Lock,
 }
 
-/// What keeps a second process from serving the same disk; held, not used.
-#[expect(dead_code, reason = "held, not used")]
+/// What keeps a second process from serving the same disk.
 enum Lock {
     Path(PathLock),
-    Identity(IdentityLock),
+    Identity(#[expect(dead_code, reason = "held, not used")] IdentityLock),
+}
+
+impl Lock {
+    /// A disk that is taken away while the process goes on leaves no lock file: of those that are found
+    /// at portals a target decides how many there are, one after the other.
+    fn leave(self, stop: &Stop) {
+        if let Self::Path(lock) = self
+            && !stop.is_of_process()
+        {
+            lock.remove();
+        }
+    }
 }
 
 enum Door {
@@ -67,7 +78,7 @@ impl Place {
                     names,
                     sessions_left: usage.of_killed_process(),
                     usage,
-                    _lock: Lock::Path(lock),
+                    lock: Lock::Path(lock),
                 })
             }
             SocketSettings::Fd(number) => {
@@ -78,14 +89,14 @@ impl Place {
                     Some(name) => names(&name),
                     None => names(disk.target.to_string().as_bytes()),
                 };
-                let _lock = Lock::Identity(IdentityLock::acquire(names.isid(0))?);
+                let lock = Lock::Identity(IdentityLock::acquire(names.isid(0))?);
                 Ok(Self {
                     door: Door::Inherited(inherited),
                     names,
                     // Nobody knows: those that these settings would have brought.
                     sessions_left: disk.sessions.into(),
                     usage: SessionsInUse::unrecorded(),
-                    _lock,
+                    lock,
                 })
             }
         }
@@ -121,13 +132,18 @@ pub(super) async fn serve_disk(
         names,
         sessions_left,
         usage,
-        _lock,
+        lock,
     } = place;
     // Where a predecessor was killed, a guest may be waiting for us.
     let waits = disk.wait_for_target || sessions_left > 0 && matches!(door, Door::Path(_));
     let first = tokio::select! {
         first = first_session(&disk, &names, waits, board) => first?,
-        () = stop.asked(false) => return Ok(()),
+        () = stop.asked(false) => {
+            if sessions_left == 0 {
+                lock.leave(stop);
+            }
+            return Ok(());
+        }
     };
     usage.note(1);
     let known = KnownLun::new(first.facts.clone(), disk.read_only);
@@ -156,6 +172,7 @@ pub(super) async fn serve_disk(
     keeper.end().await;
     if let Ok(Closed { tasks_left: false }) = closed {
         sessions.usage.clear();
+        lock.leave(stop);
     }
     let closed = closed.map(drop);
     served.and(closed.map_err(|error| Failure::new(ExitCode::Other, error.to_string())))

@@ -1,10 +1,10 @@
 //! The socket that front-ends connect to: whose it is, how it is bound, what was inherited.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -20,49 +20,86 @@ use crate::exit::{ExitCode, Failure};
 use crate::sandbox;
 
 /// The right to serve at a path: a locked file beside the socket. The kernel lets go of it when
-/// the process ends, however it ends. The file itself stays, for removing it would race with the
-/// next owner.
+/// the process ends, however it ends. The file itself stays then.
 ///
 /// It also says how many sessions its owner has had, for a successor of an owner that was killed:
 /// the target may still run tasks of each of them.
 #[derive(Debug)]
-pub(super) struct PathLock(File);
+pub(super) struct PathLock {
+    file: File,
+    path: PathBuf,
+}
 
 impl PathLock {
     /// # Errors
     /// When another process has it, or the directory does not let us.
     pub(super) fn acquire(path: &Path) -> Result<Self, Failure> {
+        /// A former owner may remove the file between our opening and locking it: then there is a new
+        /// one. That it happens again and again is nobody's plan.
+        const TRIES: u32 = 8;
         let lock_path = beside(path, ".lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&lock_path)
-            .map_err(|error| {
-                Failure::access(format!(
-                    "cannot create {}: {error}{}; the directory of the socket must exist and be \
-                     writable for this user",
-                    lock_path.display(),
-                    sandbox::hint(&error)
-                ))
-            })?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::access(format!(
-                "{} is served by another process already (it holds {}); end that one or choose \
-                 another path",
-                path.display(),
-                lock_path.display()
-            ))),
-            Err(error) => Err(Failure::access(format!(
-                "cannot lock {}: {error}",
-                lock_path.display()
-            ))),
+        for _ in 0..TRIES {
+            let file = open_lock(&lock_path)?;
+            lock(&file, path, &lock_path)?;
+            if is_at(&file, &lock_path) {
+                return Ok(Self {
+                    file,
+                    path: lock_path,
+                });
+            }
         }
+        Err(Failure::access(format!(
+            "cannot lock {}: it is removed again and again",
+            lock_path.display()
+        )))
     }
+
+    /// Removes the file with the right: what nobody serves any more leaves nothing behind.
+    pub(super) fn remove(self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn open_lock(lock_path: &Path) -> Result<File, Failure> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(lock_path)
+        .map_err(|error| {
+            Failure::access(format!(
+                "cannot create {}: {error}{}; the directory of the socket must exist and be \
+                 writable for this user",
+                lock_path.display(),
+                sandbox::hint(&error)
+            ))
+        })
+}
+
+fn lock(file: &File, path: &Path, lock_path: &Path) -> Result<(), Failure> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::access(format!(
+            "{} is served by another process already (it holds {}); end that one or choose \
+             another path",
+            path.display(),
+            lock_path.display()
+        ))),
+        Err(error) => Err(Failure::access(format!(
+            "cannot lock {}: {error}",
+            lock_path.display()
+        ))),
+    }
+}
+
+/// Whether the open file is what others find at the path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let open = file.metadata().map(identity).ok();
+    open.is_some() && open == std::fs::symlink_metadata(path).map(identity).ok()
 }
 
 /// How many sessions of a disk a process has had in use, in the lock file of its socket.
@@ -88,7 +125,7 @@ impl SessionsInUse {
     /// In the lock file of a path.
     pub(super) fn in_lock_file(lock: &PathLock) -> io::Result<Self> {
         Ok(Self {
-            file: Some(lock.0.try_clone()?),
+            file: Some(lock.file.try_clone()?),
             most: Mutex::new(0),
         })
     }
@@ -326,5 +363,22 @@ mod tests {
         let _listener = bind(&settings).unwrap();
         assert_eq!(mode(), 0o640);
         UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_removed_is_nobodys_right() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.sock");
+        let first = PathLock::acquire(&path).unwrap();
+        assert!(PathLock::acquire(&path).is_err());
+        // Somebody opens the file, and is about to lock it when its owner goes.
+        let lock_path = beside(&path, ".lock");
+        let late = open_lock(&lock_path).unwrap();
+        first.remove();
+        assert!(!lock_path.exists());
+        lock(&late, &path, &lock_path).unwrap();
+        assert!(!is_at(&late, &lock_path), "there is no such file any more");
+        let _second = PathLock::acquire(&path).unwrap();
+        assert!(!is_at(&late, &lock_path), "there is another one");
     }
 }
