@@ -57,6 +57,30 @@ impl NamedReason {
 }
 
 impl Changes {
+    /// Without those that were left alone, or only tried.
+    pub fn without_unchanged(self) -> Self {
+        Self {
+            unchanged: 0,
+            kept: Vec::new(),
+            failed: Vec::new(),
+            ..self
+        }
+    }
+
+    /// These, and what another source's disks came to.
+    pub fn and(mut self, other: Self) -> Self {
+        self.problems.extend(other.problems);
+        self.added.extend(other.added);
+        self.removed.extend(other.removed);
+        self.changed.extend(other.changed);
+        self.restarted.extend(other.restarted);
+        self.kept.extend(other.kept);
+        self.failed.extend(other.failed);
+        self.unchanged += other.unchanged;
+        self.after_restart.extend(other.after_restart);
+        self
+    }
+
     /// In words, a line for each kind of them; empty when nothing has changed.
     pub fn lines(&self) -> Vec<String> {
         let lists = [

@@ -10,7 +10,9 @@ use std::time::SystemTime;
 
 use crate::limits::Unit;
 use crate::stats::{DiskStats, OperationStats, ServiceStats, SessionStats};
-use crate::status::{DiskState, DiskStatus, ServiceStatus, SessionState};
+use crate::status::{
+    DiskState, DiskStatus, PortalState, PortalStatus, ServiceStatus, SessionState,
+};
 
 /// What HTTP calls the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -25,6 +27,7 @@ pub fn render(status: &ServiceStatus, stats: &ServiceStats) -> String {
     process(&mut page, status);
     disks(&mut page, status);
     limits(&mut page, status);
+    portals(&mut page, status);
     sessions(&mut page, status);
     counters(&mut page, stats);
     throttled_time(&mut page, stats);
@@ -143,6 +146,40 @@ fn disks(page: &mut Page, status: &ServiceStatus) {
         page.metric(name, "gauge", help);
         for disk in &status.disks {
             page.sample(name, &disk_label(&disk.name), value(disk));
+        }
+    }
+}
+
+/// A gauge of each portal.
+type OfPortal = (&'static str, &'static str, fn(&PortalStatus) -> u64);
+
+fn portals(page: &mut Page, status: &ServiceStatus) {
+    const GAUGES: [OfPortal; 3] = [
+        (
+            "portal_discovery_failing",
+            "Whether the last discovery failed.",
+            |portal| u64::from(portal.state == PortalState::Failing),
+        ),
+        (
+            "portal_disks",
+            "How many disks are served from the portal.",
+            |portal| portal.disks as u64,
+        ),
+        (
+            "portal_problems",
+            "How many things need attention: the verb status says which.",
+            |portal| portal.problems.len() as u64,
+        ),
+    ];
+    for (name, help, value) in GAUGES {
+        page.metric(name, "gauge", help);
+        for (index, portal) in status.portals.iter().enumerate() {
+            // An address may be there twice, with other targets.
+            let labels = [
+                ("portal", Cow::Borrowed(portal.address.as_str())),
+                ("index", index.to_string().into()),
+            ];
+            page.sample(name, &labels, value(portal));
         }
     }
 }
@@ -390,6 +427,32 @@ mod tests {
         let mut page = Page::default();
         page.sample("x", &[("a", "q\"b\\s\nn".into())], 1);
         assert_eq!(page.0, "vhost_user_iscsi_x{a=\"q\\\"b\\\\s\\nn\"} 1\n");
+    }
+
+    #[test]
+    fn portals_of_one_address_are_told_apart() {
+        let now = Timestamp::now();
+        let mut failing = PortalStatus::new("192.0.2.1:3260".to_owned());
+        failing.state = PortalState::Failing;
+        let status = ServiceStatus {
+            version: "1".to_owned(),
+            pid: 1,
+            started: now,
+            now,
+            disks: Vec::new(),
+            portals: vec![PortalStatus::new("192.0.2.1:3260".to_owned()), failing],
+        };
+        let mut page = Page::default();
+        portals(&mut page, &status);
+        let failing = page.0.lines().filter(|line| line.contains("_failing{"));
+        let expected = |index: usize, value: usize| {
+            format!(
+                "vhost_user_iscsi_portal_discovery_failing\
+                 {{portal=\"192.0.2.1:3260\",index=\"{index}\"}} {value}"
+            )
+        };
+        let failing: Vec<_> = failing.collect();
+        assert_eq!(failing, [expected(0, 0), expected(1, 1)]);
     }
 
     #[test]

@@ -70,6 +70,46 @@ pub struct ServiceStatus {
     pub now: Timestamp,
     /// Its disks, or the one that was asked for.
     pub disks: Vec<DiskStatus>,
+    /// Its portals; none when one disk was asked for.
+    #[serde(default)]
+    pub portals: Vec<PortalStatus>,
+}
+
+/// Whether a portal says which targets it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortalState {
+    /// The first discovery is under way.
+    Starting,
+    /// The last discovery succeeded.
+    Discovered,
+    /// The last discovery failed, and is repeated. What was found before is served on.
+    Failing,
+}
+
+/// A portal whose LUNs are served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortalStatus {
+    /// As it is configured.
+    pub address: String,
+    /// Whether it answers.
+    pub state: PortalState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why the last discovery failed.
+    pub reason: Option<String>,
+    /// When a discovery succeeded last.
+    pub last_discovery: Option<Timestamp>,
+    /// When the next one begins; `null` while one is under way.
+    pub next_discovery: Option<Timestamp>,
+    /// How many targets it has that count.
+    pub targets: usize,
+    /// How many disks are served from it.
+    pub disks: usize,
+    /// The last thing that went wrong.
+    pub last_error: Option<ErrorStatus>,
+    /// What needs somebody's attention, in words; empty when all is well.
+    pub problems: Vec<String>,
 }
 
 /// Where a disk is in its life.
@@ -311,6 +351,32 @@ impl DiskStatus {
             _ => return None,
         };
         Some(text.to_owned())
+    }
+}
+
+impl PortalStatus {
+    /// A portal that was not asked yet.
+    pub fn new(address: String) -> Self {
+        Self {
+            address,
+            state: PortalState::Starting,
+            since: Timestamp::now(),
+            reason: None,
+            last_discovery: None,
+            next_discovery: None,
+            targets: 0,
+            disks: 0,
+            last_error: None,
+            problems: Vec::new(),
+        }
+    }
+
+    /// What needs somebody's attention about the portal as a whole.
+    pub fn problem(&self) -> Option<String> {
+        let Self { since, reason, .. } = self;
+        let reason = reason.as_deref().unwrap_or("no reason is known");
+        let is_failing = self.state == PortalState::Failing;
+        is_failing.then(|| format!("the discovery fails since {since}: {reason}"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `status`: what is wrong, a line per disk; everything about one.
+//! `status`: what is wrong, a line per disk and per portal; everything about one disk.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -14,8 +14,8 @@ use crate::control_protocol::Request;
 use crate::escape::escape_control_characters;
 use crate::exit::Failure;
 use crate::status::{
-    DiskState, DiskStatus, LunStatus, ServiceStatus, SessionLogin, SessionState, SessionStatus,
-    Timestamp,
+    DiskState, DiskStatus, LunStatus, PortalState, PortalStatus, ServiceStatus, SessionLogin,
+    SessionState, SessionStatus, Timestamp,
 };
 
 /// The arguments of `status`.
@@ -43,7 +43,7 @@ pub(super) fn run(
     }
 }
 
-/// A line per disk, then what needs somebody's attention.
+/// A line per disk and per portal, then what needs somebody's attention.
 fn overview(status: &ServiceStatus) -> String {
     let mut text = format!(
         "vhost-user-iscsi {}, process {}, up for {}\n\n",
@@ -57,12 +57,28 @@ fn overview(status: &ServiceStatus) -> String {
         let name = escape_control_characters(&disk.name);
         let _ = writeln!(text, "{name:width$}  {}", summary(disk, status.now));
     }
-    let problems = status.disks.iter().flat_map(|disk| {
-        let shown = |problem: &String| {
-            let line = format!("{}: {problem}", disk.name);
-            escape_control_characters(&line).into_owned()
-        };
-        disk.problems.iter().map(shown)
+    if !status.disks.is_empty() && !status.portals.is_empty() {
+        text.push('\n');
+    }
+    for portal in &status.portals {
+        let _ = writeln!(
+            text,
+            "portal {}  {}",
+            portal.address,
+            portal_summary(portal)
+        );
+    }
+    let disks = status
+        .disks
+        .iter()
+        .map(|disk| (disk.name.clone(), &disk.problems));
+    let portals = status.portals.iter();
+    let portals = portals.map(|portal| (format!("portal {}", portal.address), &portal.problems));
+    let problems = disks.chain(portals).flat_map(|(what, problems)| {
+        let lines = problems
+            .iter()
+            .map(move |problem| format!("{what}: {problem}"));
+        lines.map(|line| escape_control_characters(&line).into_owned())
     });
     let problems: Vec<_> = problems.collect();
     if !problems.is_empty() {
@@ -87,6 +103,24 @@ fn summary(disk: &DiskStatus, now: Timestamp) -> String {
         parts.push(guest);
         parts.push(count(disk.queues.len(), "queue"));
     }
+    parts.join(", ")
+}
+
+fn portal_summary(portal: &PortalStatus) -> String {
+    let disks = count(portal.disks, "disk");
+    let mut parts = match portal.state {
+        PortalState::Starting => vec!["first discovery under way".to_owned()],
+        PortalState::Discovered => {
+            vec![format!("{disks} of {}", count(portal.targets, "target"))]
+        }
+        PortalState::Failing => vec!["discovery fails".to_owned(), disks],
+    };
+    parts.extend(
+        portal
+            .last_discovery
+            .map(|time| format!("discovered {time}")),
+    );
+    parts.extend(portal.next_discovery.map(|time| format!("again {time}")));
     parts.join(", ")
 }
 

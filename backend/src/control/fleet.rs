@@ -101,6 +101,23 @@ impl Fleet {
         self.disks.lock().await.apply(self, source, wanted).await
     }
 
+    /// The same for a source that looks at what others serve before it says what it wants. What cannot be
+    /// had stands against nothing else: it is said to have failed, and tried again with the next call.
+    pub(super) async fn apply_beside(
+        &self,
+        source: Source,
+        choose: impl FnOnce(Vec<ServedDisk>) -> Vec<ServedDisk>,
+    ) -> Changes {
+        let mut disks = self.disks.lock().await;
+        if *self.process.borrow() {
+            return Changes::default();
+        }
+        let others = disks.of_others(&source).into_iter();
+        let wanted = choose(others.map(|(_, disk)| disk.clone()).collect());
+        disks.wanted.insert(source.clone(), wanted);
+        disks.converge(self, &source, Places::new()).await
+    }
+
     /// One disk more for `source`.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ mod life;
 mod login;
 mod metrics_http;
 mod plan;
+mod portal_board;
+mod portals;
 mod probe;
 mod registry;
 mod serve;

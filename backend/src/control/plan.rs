@@ -19,6 +19,8 @@ pub(super) enum Source {
     File,
     /// Somebody who asked for it at run time.
     Command,
+    /// What was found at the portals, all of them together.
+    Portals,
 }
 
 impl fmt::Display for Source {
@@ -26,6 +28,7 @@ impl fmt::Display for Source {
         f.write_str(match self {
             Self::File => "of the configuration",
             Self::Command => "added at run time",
+            Self::Portals => "found at a portal",
         })
     }
 }

@@ -1,19 +1,21 @@
-//! The disks of the process, for whoever looks into it: their boards, by name.
+//! The disks and portals of the process, for whoever looks into it: their boards.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::board::Board;
+use super::portal_board::PortalBoard;
 use crate::exit::{ExitCode, Failure};
 use crate::limits::{DiskLimits, Limits};
 use crate::metrics;
 use crate::stats::ServiceStats;
-use crate::status::{ServiceStatus, Timestamp};
+use crate::status::{PortalStatus, ServiceStatus, Timestamp};
 
-/// All disks of the process.
+/// All disks and portals of the process.
 #[derive(Debug)]
 pub(super) struct Registry {
     started: Timestamp,
     boards: Mutex<Vec<Arc<Board>>>,
+    portals: Mutex<Vec<Arc<PortalBoard>>>,
 }
 
 impl Registry {
@@ -22,6 +24,7 @@ impl Registry {
         Self {
             started: Timestamp::now(),
             boards: Mutex::default(),
+            portals: Mutex::default(),
         }
     }
 
@@ -30,12 +33,23 @@ impl Registry {
         *self.all() = boards;
     }
 
-    /// Where the disks are, or the one of that name.
+    /// These are the portals from now on.
+    pub(super) fn show_portals(&self, boards: Vec<Arc<PortalBoard>>) {
+        *self.portals() = boards;
+    }
+
+    /// Where the disks and portals are, or the one disk of that name.
     ///
     /// # Errors
     /// When there is none of that name.
     pub(super) fn status(&self, name: Option<&str>) -> Result<ServiceStatus, Failure> {
-        Ok(self.status_of(&self.boards(name)?))
+        let status = self.status_of(&self.boards(name)?);
+        let portals = if name.is_none() {
+            self.portal_status()
+        } else {
+            Vec::new()
+        };
+        Ok(ServiceStatus { portals, ..status })
     }
 
     /// What the disks have counted, or the one of that name.
@@ -49,11 +63,24 @@ impl Registry {
     /// Everything, as Prometheus wants it.
     pub(super) fn metrics(&self) -> String {
         let boards = self.all().clone();
-        metrics::render(&self.status_of(&boards), &self.stats_of(&boards))
+        let status = ServiceStatus {
+            portals: self.portal_status(),
+            ..self.status_of(&boards)
+        };
+        metrics::render(&status, &self.stats_of(&boards))
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Arc<Board>>> {
         self.boards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn portals(&self) -> MutexGuard<'_, Vec<Arc<PortalBoard>>> {
+        self.portals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn portal_status(&self) -> Vec<PortalStatus> {
+        let portals = self.portals().clone();
+        portals.iter().map(|board| board.snapshot()).collect()
     }
 
     fn boards(&self, name: Option<&str>) -> Result<Vec<Arc<Board>>, Failure> {
@@ -98,6 +125,7 @@ impl Registry {
             started: self.started,
             now: Timestamp::now(),
             disks: boards.iter().map(|board| board.snapshot()).collect(),
+            portals: Vec::new(),
         }
     }
 

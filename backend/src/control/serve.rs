@@ -10,6 +10,7 @@ use super::control_socket::ControlSocket;
 use super::fleet::{End, Fleet};
 use super::metrics_http;
 use super::plan::Source;
+use super::portals::Portals;
 use super::registry::Registry;
 use super::service::{Service, log_changes};
 use crate::config::{ManagementSettings, ServeSettings};
@@ -178,14 +179,18 @@ async fn serve_disks(settings: ServeSettings) -> Result<(), Failure> {
     let registry = Arc::new(Registry::new());
     let (fleet, ends) = Fleet::new(Arc::clone(&registry));
     let fleet = Arc::new(fleet);
+    let portals = Portals::new(Arc::clone(&fleet), Arc::clone(&registry));
+    let portals = Arc::new(portals);
     let service = Arc::new(Service::new(
         Arc::clone(&registry),
         Arc::clone(&fleet),
+        Arc::clone(&portals),
         settings.management,
         settings.configuration,
     ));
     let started = fleet.apply(Source::File, settings.disks).await;
     started.map_err(first)?;
+    portals.set(settings.portals).await;
     windows.serve(&registry, &service)?;
     if is_service {
         serve_many(&fleet, &service, &mut signals, ends).await;

@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 
 use super::fleet::Fleet;
 use super::plan::Source;
+use super::portals::Portals;
 use super::registry::Registry;
 use crate::changes::Changes;
 use crate::config::{Configuration, ControlSocketSettings, ManagementSettings};
@@ -21,6 +22,7 @@ use crate::exit::{ExitCode, Failure};
 pub(super) struct Service {
     registry: Arc<Registry>,
     fleet: Arc<Fleet>,
+    portals: Arc<Portals>,
     /// What the process was started with.
     management: ManagementSettings,
     /// What is in force, unless the process serves a single disk. Held while that may change, so that
@@ -36,12 +38,14 @@ impl Service {
     pub(super) fn new(
         registry: Arc<Registry>,
         fleet: Arc<Fleet>,
+        portals: Arc<Portals>,
         management: ManagementSettings,
         configuration: Option<Arc<dyn Configuration>>,
     ) -> Self {
         Self {
             registry,
             fleet,
+            portals,
             management,
             configuration: Mutex::new(configuration),
         }
@@ -80,15 +84,22 @@ impl Service {
             Ok(settings) => settings,
             Err(problems) => return Ok(wrong(problems)),
         };
+        // A disk that was found may be in the file now, by the same name.
+        let made_way = self.portals.yield_to(&settings.disks).await;
         match self.fleet.apply(Source::File, settings.disks).await {
             Ok(changes) => {
                 *configuration = settings.configuration;
+                let found = self.portals.set(settings.portals).await;
                 Ok(Changes {
                     after_restart: differences(&self.management, &settings.management),
-                    ..changes
+                    // Those that stayed are counted by the second of the two.
+                    ..changes.and(made_way.without_unchanged()).and(found)
                 })
             }
-            Err(failures) => Ok(wrong(failures.into_iter().map(|f| f.message).collect())),
+            Err(failures) => {
+                self.portals.serve_again().await;
+                Ok(wrong(failures.into_iter().map(|f| f.message).collect()))
+            }
         }
     }
 

@@ -94,17 +94,7 @@ impl Reading<'_> {
     ) -> Option<PortalSettings> {
         let complained = self.complained;
         let mut settings = defaults.clone();
-        for (key, value) in table {
-            let name = key.get_ref().as_ref();
-            if self.portal_key(&mut keys, name, value) {
-                continue;
-            }
-            if let Some(message) = misplaced(name) {
-                self.complain(key.span().start, message);
-            } else if let Some((option, argument)) = self.setting((key, value)) {
-                settings.insert(option, argument);
-            }
-        }
+        self.portal_table(table, &mut keys, &mut settings);
         if !table.iter().any(|(key, _)| key.get_ref() == ADDRESS) {
             self.complain(at, "the portal has no address".to_owned());
         }
@@ -139,6 +129,21 @@ impl Reading<'_> {
             common: common.disk,
             common_socket,
         })
+    }
+
+    /// Takes what stands in a portal's table: keys of portals, and settings of their disks.
+    fn portal_table(&mut self, table: &DeTable<'_>, keys: &mut Keys, settings: &mut Defaults) {
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            if self.portal_key(keys, name, value) {
+                continue;
+            }
+            if let Some(message) = misplaced(name) {
+                self.complain(key.span().start, message);
+            } else if let Some((option, argument)) = self.setting((key, value)) {
+                settings.insert(option, argument);
+            }
+        }
     }
 
     /// Takes a key of portals; false when it is none.
