@@ -302,9 +302,20 @@ pub fn run(arguments: &[&str]) -> Output {
 pub fn run_with_env(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = command();
     command.args(arguments).envs(environment.iter().copied());
-    let mut process = Process::start(&mut command, "it was just built");
+    run_to_end(&mut command)
+}
+
+/// As [`run`] in another directory.
+pub fn run_in(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = command();
+    command.args(arguments).current_dir(directory);
+    run_to_end(&mut command)
+}
+
+fn run_to_end(command: &mut Command) -> Output {
+    let mut process = Process::start(command, "it was just built");
     let status = process.wait_exit(RUN_LIMIT);
-    let status = status.unwrap_or_else(|| panic!("{arguments:?} ran for {RUN_LIMIT:?}"));
+    let status = status.unwrap_or_else(|| panic!("{command:?} ran for {RUN_LIMIT:?}"));
     Output {
         code: status.code(),
         stdout: process.stdout.to_end(RUN_LIMIT),

@@ -11,6 +11,7 @@ mod columns;
 mod config_file;
 mod discover;
 mod explain;
+mod import;
 mod iname;
 mod limit_options;
 mod limits;
@@ -90,6 +91,7 @@ pub trait Control {
                       vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
                       vhost-user-iscsi probe URL [OPTIONS]\n       \
                       vhost-user-iscsi explain CODE\n       \
+                      vhost-user-iscsi import FILE...\n       \
                       vhost-user-iscsi iname",
     after_help = "Logs go to stderr. Exit codes: 0 done, 1 other, 2 usage or bad URL, 4 connection, \
                   5 target in trouble, 8 time-out, 13 secret file or socket path, 19 login refused, \
@@ -139,6 +141,8 @@ enum Verb {
     Probe(probe::ProbeArgs),
     /// Say what a code means, where it usually comes from, and what to try
     Explain(explain::ExplainArgs),
+    /// Turn the files of another initiator into a configuration file
+    Import(import::ImportArgs),
     /// Print a fresh, unique initiator name
     Iname(iname::InameArgs),
 }
@@ -185,6 +189,7 @@ pub fn run(
         Some(Verb::Discover(arguments)) => discover::run(&arguments, system, control, out),
         Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
         Some(Verb::Explain(arguments)) => explain::run(&arguments, out),
+        Some(Verb::Import(arguments)) => import::run(&arguments, out),
         Some(Verb::Iname(arguments)) => iname::run(&arguments, out),
     }
 }

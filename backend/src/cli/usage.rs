@@ -55,7 +55,7 @@ pub(super) fn describe(error: &Error) -> String {
 
 fn no_such_verb() -> String {
     "unexpected argument: the verbs are serve, check, ls, status, stats, limits, reload, add, remove, discover, \
-     probe, explain and iname, a URL to serve belongs behind --blk-file"
+     probe, explain, import and iname, a URL to serve belongs behind --blk-file"
         .to_owned()
 }
 
