@@ -121,6 +121,18 @@ impl Operations {
         ]
     }
 
+    /// What was counted since an earlier answer; `None` when that is not of the same count.
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        Some(Self {
+            read: self.read.since(&earlier.read)?,
+            write: self.write.since(&earlier.write)?,
+            flush: self.flush.since(&earlier.flush)?,
+            discard: self.discard.since(&earlier.discard)?,
+            write_zeroes: self.write_zeroes.since(&earlier.write_zeroes)?,
+            other: self.other.since(&earlier.other)?,
+        })
+    }
+
     /// Adds what another session has counted.
     pub fn add(&mut self, other: &Self) {
         self.read.add(&other.read);
@@ -133,6 +145,27 @@ impl Operations {
 }
 
 impl SessionStats {
+    /// What was counted since an earlier answer about the same session; `None` when something has
+    /// become less, so that it was another process that counted then. `in_flight` is that of now.
+    pub fn since(&self, earlier: &Self) -> Option<Self> {
+        let less = u64::checked_sub;
+        Some(Self {
+            session: self.session,
+            in_flight: self.in_flight,
+            sessions_lost: less(self.sessions_lost, earlier.sessions_lost)?,
+            commands_timed_out: less(self.commands_timed_out, earlier.commands_timed_out)?,
+            commands_aborted: less(self.commands_aborted, earlier.commands_aborted)?,
+            retries: less(self.retries, earlier.retries)?,
+            rejects: less(self.rejects, earlier.rejects)?,
+            window_closed: less(self.window_closed, earlier.window_closed)?,
+            table_full: less(self.table_full, earlier.table_full)?,
+            target_busy: less(self.target_busy, earlier.target_busy)?,
+            throttled: less(self.throttled, earlier.throttled)?,
+            throttled_us: less(self.throttled_us, earlier.throttled_us)?,
+            operations: self.operations.since(&earlier.operations)?,
+        })
+    }
+
     /// Adds what another session has counted; the number stays.
     pub fn add(&mut self, other: &Self) {
         self.in_flight = self.in_flight.saturating_add(other.in_flight);
@@ -155,6 +188,15 @@ impl SessionStats {
 }
 
 impl OperationStats {
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        Some(Self {
+            requests: self.requests.checked_sub(earlier.requests)?,
+            bytes: self.bytes.checked_sub(earlier.bytes)?,
+            errors: self.errors.checked_sub(earlier.errors)?,
+            latency: self.latency.since(&earlier.latency)?,
+        })
+    }
+
     fn add(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.bytes = self.bytes.saturating_add(other.bytes);
@@ -164,6 +206,26 @@ impl OperationStats {
 }
 
 impl Histogram {
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        let mut earlier_buckets = earlier.buckets.iter().peekable();
+        let mut buckets = Vec::new();
+        for bucket in &self.buckets {
+            let before = earlier_buckets.next_if(|before| before.below_us == bucket.below_us);
+            let requests = bucket
+                .requests
+                .checked_sub(before.map_or(0, |b| b.requests))?;
+            buckets.extend((requests > 0).then_some(Bucket {
+                requests,
+                ..*bucket
+            }));
+        }
+        // One that was there and is gone: something has become less.
+        earlier_buckets.next().is_none().then_some(Self {
+            sum_us: self.sum_us.checked_sub(earlier.sum_us)?,
+            buckets,
+        })
+    }
+
     fn add(&mut self, other: &Self) {
         self.sum_us = self.sum_us.saturating_add(other.sum_us);
         for more in &other.buckets {
@@ -235,6 +297,38 @@ mod tests {
             [4, 8, 16, 1024].map(|bound| latency.below(bound)),
             [0, 500, 990, 999]
         );
+    }
+
+    #[test]
+    fn a_difference_is_what_came_in_between() {
+        let later = histogram(&[(4, 1), (8, 3), (16, 3), (0, 5)]);
+        let earlier = histogram(&[(8, 3), (16, 1)]);
+        assert_eq!(
+            later.since(&earlier),
+            Some(histogram(&[(4, 1), (16, 2), (0, 5)]))
+        );
+        assert_eq!(later.since(&later), Some(histogram(&[])));
+        assert_eq!(later.since(&histogram(&[])), Some(later.clone()));
+    }
+
+    #[test]
+    fn there_is_no_difference_to_another_count() {
+        let later = histogram(&[(8, 3), (16, 1)]);
+        for earlier in [
+            histogram(&[(8, 4)]),
+            histogram(&[(4, 1)]),
+            histogram(&[(64, 1)]),
+        ] {
+            assert_eq!(later.since(&earlier), None, "{earlier:?}");
+        }
+        let session = |retries| SessionStats {
+            retries,
+            in_flight: retries,
+            ..SessionStats::default()
+        };
+        assert_eq!(session(2).since(&session(3)), None);
+        let since = session(5).since(&session(3)).unwrap();
+        assert_eq!((since.retries, since.in_flight), (2, 5));
     }
 
     #[test]

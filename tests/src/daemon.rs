@@ -323,7 +323,8 @@ fn run_to_end(command: &mut Command) -> Output {
     }
 }
 
-fn command() -> Command {
+/// The binary as a command, without secrets of whoever runs the tests.
+pub(crate) fn command() -> Command {
     let mut command = Command::new(binary());
     for name in FOREIGN_SECRETS {
         command.env_remove(name);

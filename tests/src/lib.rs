@@ -23,5 +23,6 @@ pub mod served;
 pub mod service;
 pub mod snapshot;
 pub mod soak;
+pub mod terminal;
 pub mod tgt;
 pub mod wait;

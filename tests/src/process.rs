@@ -28,7 +28,7 @@ struct Collected {
 
 impl Lines {
     /// Collects lines from `source` on a thread of its own until its end.
-    fn collect(source: impl Read + Send + 'static) -> Self {
+    pub(crate) fn collect(source: impl Read + Send + 'static) -> Self {
         let lines = Self::default();
         let sink = lines.clone();
         thread::spawn(move || sink.fill(BufReader::new(source)));
@@ -101,6 +101,12 @@ fn die_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
+/// Has a child killed when the thread that starts it ends.
+pub(crate) fn dies_with_parent(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec only one system call is made; nothing is allocated.
+    unsafe { command.pre_exec(die_with_parent) }
+}
+
 /// A running child; dropped, it is killed and reaped.
 ///
 /// It is also killed when the thread that started it ends, so that nothing is left behind when a
@@ -132,9 +138,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr);
-        // SAFETY: between fork and exec only one system call is made; nothing is allocated.
-        unsafe { command.pre_exec(die_with_parent) };
-        let mut child = command
+        let mut child = dies_with_parent(command)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}; {hint}"));
         let stdout = Lines::collect(child.stdout.take().expect("stdout is piped"));

@@ -30,6 +30,7 @@ mod service;
 mod stats;
 mod status;
 mod table;
+mod top;
 mod units;
 mod usage;
 mod values;
@@ -88,6 +89,7 @@ pub trait Control {
                       vhost-user-iscsi reload [OPTIONS]\n       \
                       vhost-user-iscsi add [--name NAME] --socket-path PATH URL [OPTIONS]\n       \
                       vhost-user-iscsi remove NAME [--force] [OPTIONS]\n       \
+                      vhost-user-iscsi top [OPTIONS]\n       \
                       vhost-user-iscsi discover HOST[:PORT] [OPTIONS]\n       \
                       vhost-user-iscsi probe URL [OPTIONS]\n       \
                       vhost-user-iscsi explain CODE\n       \
@@ -135,6 +137,8 @@ enum Verb {
     Add(Box<add::AddArgs>),
     /// Have a process that serves end one of its disks
     Remove(remove::RemoveArgs),
+    /// Watch what guests ask for, and how fast it goes, as it happens
+    Top(top::TopArgs),
     /// List the portals of every target that a portal knows
     Discover(discover::DiscoverArgs),
     /// Log in to a LUN and show everything that was negotiated and found
@@ -186,6 +190,7 @@ pub fn run(
         Some(Verb::Reload(arguments)) => reload::run(&arguments, control, out),
         Some(Verb::Add(arguments)) => add::run(&arguments, control, out),
         Some(Verb::Remove(arguments)) => remove::run(&arguments, control, out),
+        Some(Verb::Top(arguments)) => top::run(&arguments, control, out),
         Some(Verb::Discover(arguments)) => discover::run(&arguments, system, control, out),
         Some(Verb::Probe(arguments)) => probe::run(&arguments, system, control, out),
         Some(Verb::Explain(arguments)) => explain::run(&arguments, out),

@@ -132,13 +132,13 @@ fn operation_row(name: &str, operation: &OperationStats, age: Duration) -> [Stri
 }
 
 /// To the whole, downwards; over the first millisecond there is nothing to say.
-fn per_second(count: u64, age: Duration) -> u64 {
+pub(super) fn per_second(count: u64, age: Duration) -> u64 {
     let per_second = (u128::from(count) * 1000).checked_div(age.as_millis());
     per_second.map_or(0, |rate| u64::try_from(rate).unwrap_or(u64::MAX))
 }
 
 /// `96us`, `1.5ms`, `2s`.
-fn time(us: u64) -> String {
+pub(super) fn time(us: u64) -> String {
     let tenths = |unit_us: u64, name: &str| {
         let (whole, tenth) = (us / unit_us, us % unit_us * 10 / unit_us);
         match tenth {

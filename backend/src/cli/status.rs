@@ -124,7 +124,7 @@ fn portal_summary(portal: &PortalStatus) -> String {
     parts.join(", ")
 }
 
-fn disk_state(state: DiskState) -> &'static str {
+pub(super) fn disk_state(state: DiskState) -> &'static str {
     match state {
         DiskState::Starting => "starting",
         DiskState::WaitingForTarget => "waiting for the target",
@@ -133,7 +133,7 @@ fn disk_state(state: DiskState) -> &'static str {
     }
 }
 
-fn session_state(state: SessionState) -> &'static str {
+pub(super) fn session_state(state: SessionState) -> &'static str {
     match state {
         SessionState::LoggingIn => "logging in",
         SessionState::LoggedIn => "logged in",
@@ -144,7 +144,7 @@ fn session_state(state: SessionState) -> &'static str {
 }
 
 /// `5m 3s`.
-fn age(since: Timestamp, now: Timestamp) -> String {
+pub(super) fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = std::time::Duration::from_secs(since.age(now).as_secs());
     humantime::format_duration(seconds).to_string()
 }

@@ -583,7 +583,7 @@ const BAD_LINES: [(&str, u8, &str); 60] = [
     (
         "no-such-verb",
         2,
-        "the verbs are serve, check, ls, status, stats, limits, reload, add, remove, discover, probe, explain, import and iname",
+        "the verbs are serve, check, ls, status, stats, top, limits, reload, add, remove, discover, probe, explain, import and iname",
     ),
     ("--no-such-option", 2, "there is no option --no-such-option"),
     ("discover", 2, "<HOST[:PORT]> is missing"),

@@ -54,7 +54,7 @@ pub(super) fn describe(error: &Error) -> String {
 }
 
 fn no_such_verb() -> String {
-    "unexpected argument: the verbs are serve, check, ls, status, stats, limits, reload, add, remove, discover, \
+    "unexpected argument: the verbs are serve, check, ls, status, stats, top, limits, reload, add, remove, discover, \
      probe, explain, import and iname, a URL to serve belongs behind --blk-file"
         .to_owned()
 }

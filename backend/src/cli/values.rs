@@ -20,6 +20,16 @@ pub(super) fn parse_login_timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a time with its unit, more than 0 and at most 1h, such as 10s".to_owned())
 }
 
+/// From a tenth of a second to an hour.
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(3600);
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|time| (SHORTEST..=LONGEST).contains(time))
+        .ok_or_else(|| "a time with its unit, from 100ms to 1h, such as 2s".to_owned())
+}
+
 /// A time, or `None` for ever or never; a type of its own, for clap takes an `Option` for an option that may
 /// be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
