@@ -6,11 +6,13 @@
     reason = "helpers of tests fail like tests"
 )]
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
 use iscsi_test_target::{LunConfig, TestTarget};
+use serde_json::Value;
 use vhost_user_iscsi_tests::config_file::ConfigFile;
 use vhost_user_iscsi_tests::daemon::{Daemon, run};
 use vhost_user_iscsi_tests::disk::pattern;
@@ -219,4 +221,54 @@ fn an_address_that_is_taken_is_an_error_at_start() {
         "{}",
         refused.stderr
     );
+}
+
+/// All expressions of a dashboard, wherever they stand.
+fn expressions(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Array(elements) => elements.iter().for_each(|value| expressions(value, found)),
+        Value::Object(members) => {
+            for (key, value) in members {
+                match (key.as_str(), value) {
+                    ("expr" | "query", Value::String(text)) => found.push(text.clone()),
+                    _ => expressions(value, found),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The names of our metrics in a text.
+fn metric_names(text: &str) -> Vec<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c: char| !is_name(c));
+    let ours = words.filter(|word| word.starts_with("vhost_user_iscsi_"));
+    ours.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_there_are() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/grafana-dashboard.json"
+    );
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let mut found = Vec::new();
+    expressions(&dashboard, &mut found);
+    let names: Vec<_> = found.iter().flat_map(|text| metric_names(text)).collect();
+    assert!(names.len() > 30, "{names:?}");
+    let measured = Measured::new();
+    let mut guest = measured.config.connect(&measured.daemon, "a");
+    assert_eq!(guest.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
+    let page = measured.page();
+    let has = |name: &String| {
+        let mut lines = page.lines();
+        lines.any(|line| {
+            line.strip_prefix(name.as_str())
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        })
+    };
+    let missing: Vec<_> = names.iter().filter(|name| !has(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
