@@ -26,6 +26,7 @@ pub mod guest_memory;
 pub mod http_head;
 pub mod initiator_name;
 pub mod limits;
+mod log_context;
 pub mod log_writer;
 pub mod memory_watch;
 pub mod metrics;

@@ -29,7 +29,7 @@ enum Order {
 static STARTED: OnceLock<LogWriter> = OnceLock::new();
 
 /// The far end of that, until it has its thread.
-static BACKLOG: Mutex<Option<Backlog>> = Mutex::new(None);
+static BACKLOG: Mutex<Option<(Backlog, Box<dyn Write + Send>)>> = Mutex::new(None);
 
 /// The near end of the queue.
 #[derive(Clone, Debug)]
@@ -39,11 +39,12 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// The one of this process, for stderr. Its lines wait until [`start_writing`].
-    pub(crate) fn of_process() -> Self {
+    /// The one of this process, for `sink`. Its lines wait until [`start_writing`].
+    pub(crate) fn of_process(sink: impl Write + Send + 'static) -> Self {
         let queue = || {
             let (writer, backlog) = Self::queue();
-            *BACKLOG.lock().unwrap_or_else(PoisonError::into_inner) = Some(backlog);
+            let waiting = (backlog, Box::new(sink) as Box<dyn Write + Send>);
+            *BACKLOG.lock().unwrap_or_else(PoisonError::into_inner) = Some(waiting);
             writer
         };
         STARTED.get_or_init(queue).clone()
@@ -96,7 +97,7 @@ pub(crate) fn start_writing() -> io::Result<()> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
-    backlog.map_or(Ok(()), |backlog| backlog.write_to(io::stderr()))
+    backlog.map_or(Ok(()), |(backlog, sink)| backlog.write_to(sink))
 }
 
 impl Write for LogWriter {

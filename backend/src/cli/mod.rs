@@ -173,7 +173,7 @@ pub fn run(
         Err(help) => return print(out, &help.to_string()),
     };
     let serves = matches!(cli.verb, None | Some(Verb::Serve(_)));
-    logging::start(cli.log.level(!serves), serves);
+    logging::start(cli.log.level(!serves), cli.log.format(), serves, system);
     match cli.verb {
         None => control.serve(ServeSettings {
             disks: vec![cli.serve.settings(system)?],

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 use iscsi_core::login::settings::DigestPreference;
 use log::LevelFilter;
 
+use super::logging::{Format, parse_format};
 use super::values::{parse_digest, parse_level, parse_login_timeout};
 use crate::config::InitiatorSettings;
 use crate::credentials::{ChapOptions, chap_settings};
@@ -100,9 +101,18 @@ pub(super) struct LogArgs {
     /// Log one level more, each time it is given
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "log_level")]
     verbose: u8,
+
+    /// text, json or journald; else journald when stderr is the journal, and text when it is not
+    #[arg(long, value_name = "FORMAT", global = true, value_parser = parse_format)]
+    log_format: Option<Format>,
 }
 
 impl LogArgs {
+    /// How to write the lines; `None` for what stderr is.
+    pub(super) fn format(&self) -> Option<Format> {
+        self.log_format
+    }
+
     /// The level to log at. A verb answers on stdout and needs no company on stderr; a server's
     /// changes of state are what its log is for.
     pub(super) fn level(&self, has_verb: bool) -> LevelFilter {

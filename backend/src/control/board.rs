@@ -74,6 +74,11 @@ impl Board {
         engine.upgrade()
     }
 
+    /// Where the disk is in its life.
+    pub(super) fn state(&self) -> DiskState {
+        self.status().state
+    }
+
     /// The name of the disk.
     pub(super) fn name(&self) -> String {
         self.status().name.clone()

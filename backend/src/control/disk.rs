@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use iscsi_core::disk::barrier::Barrier;
 use iscsi_core::disk::durability::Durability;
@@ -24,8 +25,9 @@ use crate::config::{DiskSettings, SocketSettings};
 use crate::device::backend::{BlockDevice, DeviceSettings};
 use crate::device::channel::serve_front_end;
 use crate::device::serial::device_id;
-use crate::engine::{Closed, Engine, EngineConfig, LaneEvent, report};
+use crate::engine::{Closed, Engine, EngineConfig, LaneEvent, LogLimit, Suppressed, report};
 use crate::exit::{ExitCode, Failure};
+use crate::log_context::LogContext;
 use crate::raw_io::inherited_fd;
 
 /// Where front-ends come from, before anything is bound.
@@ -360,19 +362,24 @@ struct Present {
 }
 
 impl Present {
-    fn start(stream: UnixStream, guest: &Guest<'_>) -> Option<Self> {
+    /// `told` is there when something may be logged about it.
+    fn start(stream: UnixStream, guest: &Guest<'_>, told: Option<Suppressed>) -> Option<Self> {
         let watch = rustix::io::dup(&stream).ok()?;
         let (engine, device) = (Arc::clone(guest.engine), Arc::clone(guest.device));
         let board = Arc::clone(guest.board);
-        let task = tokio::spawn(async move {
-            log::info!("a front-end has connected");
+        let served = async move {
+            if let Some(left_out) = told {
+                log::info!("a front-end has connected{left_out}");
+            }
             board.front_end_connected();
             match serve_front_end(stream, device).await {
-                Ok(()) => log::info!("the front-end has gone"),
-                Err(error) => log::warn!("front-end: {error}"),
+                Ok(()) if told.is_some() => log::info!("the front-end has gone"),
+                Err(error) if told.is_some() => log::warn!("front-end: {error}"),
+                _ => {}
             }
             engine.front_end_gone();
-        });
+        };
+        let task = tokio::spawn(LogContext::current().scope(served));
         Some(Self { watch, task })
     }
 
@@ -393,6 +400,8 @@ async fn serve_listener(
     let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = UnixListener::from_std(listener).map_err(failed)?;
+    let (mut limit, began) = (LogLimit::default(), Instant::now());
+    let now_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut present: Option<Present> = None;
     // One that came while the former was leaving.
     let mut next: Option<UnixStream> = None;
@@ -400,7 +409,7 @@ async fn serve_listener(
         if present.is_none()
             && let Some(stream) = next.take()
         {
-            present = Present::start(stream, guest);
+            present = Present::start(stream, guest, limit.pass(now_ms()));
             stop.note_use(present.is_some());
         }
         let is_used = present.is_some();
@@ -414,7 +423,11 @@ async fn serve_listener(
             accepted = listener.accept(), if next.is_none() => match accepted {
                 Ok((stream, _)) => match &present {
                     Some(present) if !has_hung_up(&present.watch) => {
-                        log::warn!("a second front-end is refused while one is connected");
+                        if let Some(left_out) = limit.pass(now_ms()) {
+                            log::warn!(
+                                "a second front-end is refused while one is connected{left_out}"
+                            );
+                        }
                     }
                     _ => next = Some(stream),
                 },

@@ -19,6 +19,7 @@ use super::registry::Registry;
 use crate::changes::{Changes, NamedReason};
 use crate::config::{DiskName, ServedDisk};
 use crate::exit::{ExitCode, Failure};
+use crate::log_context::LogContext;
 
 /// All disks of the process.
 #[derive(Debug)]
@@ -223,7 +224,9 @@ async fn serve(
     mut stop: Stop,
     board: &Arc<Board>,
 ) -> Result<(), Failure> {
-    let result = serve_disk(served.disk, place, &mut stop, board).await;
+    let name = LogContext::of_disk(served.name.as_str());
+    let result = serve_disk(served.disk, place, &mut stop, board);
+    let result = name.scope(result).await;
     board.ended(&result);
     result
 }

@@ -18,6 +18,7 @@ mod known_lun;
 mod life;
 mod login;
 mod metrics_http;
+mod notify;
 mod plan;
 mod portal_board;
 mod portals;

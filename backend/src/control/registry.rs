@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::board::Board;
+use super::notify::DiskCounts;
 use super::portal_board::PortalBoard;
 use crate::exit::{ExitCode, Failure};
 use crate::limits::{DiskLimits, Limits};
 use crate::metrics;
 use crate::stats::ServiceStats;
-use crate::status::{PortalStatus, ServiceStatus, Timestamp};
+use crate::status::{DiskState, PortalState, PortalStatus, ServiceStatus, Timestamp};
 
 /// All disks and portals of the process.
 #[derive(Debug)]
@@ -58,6 +59,16 @@ impl Registry {
     /// When there is none of that name.
     pub(super) fn stats(&self, name: Option<&str>) -> Result<ServiceStats, Failure> {
         Ok(self.stats_of(&self.boards(name)?))
+    }
+
+    /// How many disks there are in each state. A portal that was not asked yet counts as one that is
+    /// being started.
+    pub(super) fn counts(&self) -> DiskCounts {
+        let portals = self.portal_status().into_iter();
+        let unasked = portals.filter(|portal| portal.state == PortalState::Starting);
+        let unasked: Vec<_> = unasked.map(|_| DiskState::Starting).collect();
+        let disks = self.all().clone();
+        DiskCounts::of(disks.iter().map(|board| board.state()).chain(unasked))
     }
 
     /// Everything, as Prometheus wants it.

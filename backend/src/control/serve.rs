@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::control_socket::ControlSocket;
 use super::fleet::{End, Fleet};
 use super::metrics_http;
+use super::notify;
 use super::plan::Source;
 use super::portals::Portals;
 use super::registry::Registry;
@@ -136,7 +137,10 @@ type Ends = UnboundedReceiver<End>;
 async fn serve_one(fleet: &Fleet, signals: &mut Signals, mut ends: Ends) -> Result<(), Failure> {
     loop {
         tokio::select! {
-            _ = signals.next() => fleet.end(),
+            _ = signals.next() => {
+                notify::stopping();
+                fleet.end();
+            }
             end = ends.recv() => return end.map_or(Ok(()), |end| end.result),
         }
     }
@@ -156,6 +160,7 @@ async fn serve_many(fleet: &Arc<Fleet>, service: &Arc<Service>, signals: &mut Si
         let service = Arc::clone(service);
         tokio::spawn(async move { service.reload().await });
     }
+    notify::stopping();
     fleet.end();
     fleet.ended().await;
 }
@@ -192,6 +197,7 @@ async fn serve_disks(settings: ServeSettings) -> Result<(), Failure> {
     started.map_err(first)?;
     portals.set(settings.portals).await;
     windows.serve(&registry, &service)?;
+    notify::watch(&registry);
     if is_service {
         serve_many(&fleet, &service, &mut signals, ends).await;
         return Ok(());

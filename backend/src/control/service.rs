@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use super::fleet::Fleet;
+use super::notify;
 use super::plan::Source;
 use super::portals::Portals;
 use super::registry::Registry;
@@ -68,7 +69,9 @@ impl Service {
     /// Reads the configuration again, and makes the disks what it says. Says in the log what has come
     /// of it.
     pub(super) async fn reload(&self) -> Result<Changes, Failure> {
+        notify::reloading();
         let result = self.try_to_reload().await;
+        notify::reloaded();
         match &result {
             Ok(changes) => log_changes("reload", changes),
             Err(failure) => log::error!("reload: {failure}"),

@@ -21,6 +21,7 @@ use super::watch::watch;
 use crate::config::DiskSettings;
 use crate::device::{BlockDevice, Told};
 use crate::engine::{Engine, LOGOUT_LIMIT, LaneEvent, LossReason};
+use crate::log_context::LogContext;
 use crate::status::LunStatus;
 
 /// The pause before the second try of a login; the first one comes at once.
@@ -69,10 +70,12 @@ impl Keeper {
         let (over, told) = oneshot::channel();
         let (changes, outdated) = unbounded_channel();
         let watched = watch(Arc::clone(&sessions), Arc::clone(&serving), outdated);
+        let kept = keep(sessions, serving, events, changes, told);
+        let context = LogContext::current();
         Self {
             over,
-            keep: tokio::spawn(keep(sessions, serving, events, changes, told)),
-            watch: tokio::spawn(watched),
+            keep: tokio::spawn(context.clone().scope(kept)),
+            watch: tokio::spawn(context.scope(watched)),
         }
     }
 
@@ -132,7 +135,7 @@ async fn keep(
             _ => Duration::ZERO,
         };
         let (sessions, serving) = (Arc::clone(&sessions), Arc::clone(&serving));
-        let login = tokio::spawn(async move {
+        let login = async move {
             match event {
                 LaneEvent::SessionWanted { lane } => sessions.open(&serving, lane).await,
                 LaneEvent::TasksLeft { lane } => sessions.end_tasks(&serving.engine, lane).await,
@@ -143,7 +146,8 @@ async fn keep(
                 | LaneEvent::FactsOutdated { .. }
                 | LaneEvent::DiskTakenOver { .. } => {}
             }
-        });
+        };
+        let login = tokio::spawn(LogContext::current().with_session(lane).scope(login));
         logins.insert(lane, login);
     }
     for login in logins.into_values() {
@@ -319,7 +323,7 @@ impl Sessions {
         let (sessions, serving) = (Arc::clone(self), Arc::clone(serving));
         // To its end, also when the login that brought it is given up meanwhile.
         let learning = async move { sessions.learn_to_the_end(&serving, found).await };
-        let _ = tokio::spawn(learning).await;
+        let _ = tokio::spawn(LogContext::current().scope(learning)).await;
     }
 
     async fn learn_to_the_end(&self, serving: &Serving, found: LunFacts) {

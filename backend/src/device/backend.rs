@@ -22,6 +22,7 @@ use super::config_space::{self, CAPACITY, WRITEBACK_OFFSET};
 use super::features;
 use super::rings::{Ring, RingOwner, RingSet, SharedMemory, lock};
 use crate::guest_memory::GuestMemory;
+use crate::log_context::LogContext;
 use crate::memory_watch::MemoryLoss;
 use crate::sandbox::{Trespasser, trespass};
 
@@ -44,6 +45,8 @@ pub struct BlockDevice {
     owner: Arc<dyn RingOwner>,
     /// The connection of the present front-end.
     present: Mutex<Weak<Connection>>,
+    /// The disk that lines of the log are about: the crate below starts threads of its own.
+    log: LogContext,
 }
 
 impl BlockDevice {
@@ -54,6 +57,7 @@ impl BlockDevice {
             settings,
             owner,
             present: Mutex::default(),
+            log: LogContext::current(),
         }
     }
 
@@ -201,7 +205,9 @@ impl VhostUserBackend for Connection {
         self.device.offered_features()
     }
 
+    /// On the thread of the daemon's messages, before any ring is set up.
     fn acked_features(&self, features: u64) {
+        self.device.log.enter_thread();
         for (name, reason) in features::describe(features) {
             log::debug!("the driver uses {name}: {reason}");
         }

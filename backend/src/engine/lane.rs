@@ -93,6 +93,8 @@ pub(super) struct Lane {
     pub(super) has_more: bool,
     pub(super) room: VectorRoom,
     pub(super) log_limit: LogLimit,
+    /// Of lines about what the target sends unasked: it must not drown the others.
+    pub(super) unasked_limit: LogLimit,
     pub(super) closing: Option<Closing>,
 }
 
@@ -136,6 +138,7 @@ impl Lane {
             has_more: false,
             room: VectorRoom::default(),
             log_limit: LogLimit::default(),
+            unasked_limit: LogLimit::default(),
             closing: None,
         })
     }

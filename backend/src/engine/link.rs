@@ -247,10 +247,12 @@ impl Lane {
             }
             Event::Rejected(reason) => {
                 self.config.stats.rejects.add(1);
-                log::warn!(
-                    "lane {}: the target rejected a PDU: {reason}",
-                    self.config.index
-                );
+                if let Some(left_out) = self.unasked_limit.pass(self.now_ms) {
+                    log::warn!(
+                        "lane {}: the target rejected a PDU: {reason}{left_out}",
+                        self.config.index
+                    );
+                }
             }
             Event::AbortDone { request, response }
                 if is_inspection(request) && response.is_over() =>
@@ -299,12 +301,14 @@ impl Lane {
         }
     }
 
-    fn handle_async(&self, session: &mut Session, event: AsyncEvent) -> Result<(), LossReason> {
+    fn handle_async(&mut self, session: &mut Session, event: AsyncEvent) -> Result<(), LossReason> {
         let lane = self.config.index;
         match event {
             // RFC 7143 section 11.9.1: on a renegotiation request one may log out instead.
             AsyncEvent::LogoutRequest { .. } | AsyncEvent::Renegotiate { .. } => {
-                log::info!("lane {lane}: the target asks for a logout ({event:?})");
+                if let Some(left_out) = self.unasked_limit.pass(self.now_ms) {
+                    log::info!("lane {lane}: the target asks for a logout ({event:?}){left_out}");
+                }
                 session.log_out();
             }
             AsyncEvent::ConnectionDrop { time2wait_s }
@@ -312,7 +316,11 @@ impl Lane {
                 return Err(LossReason::Dropped { time2wait_s });
             }
             AsyncEvent::TasksTerminated => return Err(LossReason::Dropped { time2wait_s: 0 }),
-            AsyncEvent::Scsi => log::info!("lane {lane}: the target reports a SCSI event"),
+            AsyncEvent::Scsi => {
+                if let Some(left_out) = self.unasked_limit.pass(self.now_ms) {
+                    log::info!("lane {lane}: the target reports a SCSI event{left_out}");
+                }
+            }
             AsyncEvent::Vendor => log::debug!("lane {lane}: an event of the target's vendor"),
         }
         Ok(())

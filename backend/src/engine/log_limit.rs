@@ -1,4 +1,4 @@
-//! A bound for log lines that a guest or a target can cause as often as it likes.
+//! A bound for log lines that a guest, a front-end or a target can cause as often as it likes.
 
 /// Lines that pass before the limit is felt.
 const BURST: u32 = 10;
@@ -8,7 +8,7 @@ const PERIOD_MS: u64 = 10_000;
 
 /// Lets [`BURST`] lines pass in each [`PERIOD_MS`], and counts the others.
 #[derive(Debug, Default)]
-pub(super) struct LogLimit {
+pub(crate) struct LogLimit {
     period_start_ms: u64,
     passed: u32,
     suppressed: u64,
@@ -16,7 +16,7 @@ pub(super) struct LogLimit {
 
 impl LogLimit {
     /// Whether a line may be written now; with it, how many were suppressed since the last one.
-    pub(super) fn pass(&mut self, now_ms: u64) -> Option<Suppressed> {
+    pub(crate) fn pass(&mut self, now_ms: u64) -> Option<Suppressed> {
         if now_ms.saturating_sub(self.period_start_ms) >= PERIOD_MS {
             (self.period_start_ms, self.passed) = (now_ms, 0);
         }
@@ -31,7 +31,7 @@ impl LogLimit {
 
 /// How many lines were left out; shows nothing when there were none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Suppressed(u64);
+pub(crate) struct Suppressed(u64);
 
 impl std::fmt::Display for Suppressed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

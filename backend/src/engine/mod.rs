@@ -46,6 +46,7 @@ use iscsi_core::disk::shared::SharedDisk;
 use iscsi_core::scsi::sense::Sense;
 
 pub(crate) use self::inspection::{Inspected, InspectionError};
+pub(crate) use self::log_limit::{LogLimit, Suppressed};
 pub(crate) use self::message::{Connection, LaneEvent, LaneReports, LossReason, report};
 pub(crate) use self::transport::Transport;
 
@@ -58,6 +59,7 @@ use self::throttle::Throttle;
 use crate::device::rings::{RingOwner, RingSetup};
 use crate::guest_memory::GuestMemory;
 use crate::limits::Limits;
+use crate::log_context::LogContext;
 use crate::sandbox::{self, Trespasser, trespass};
 use crate::stats::SessionStats;
 
@@ -134,6 +136,8 @@ pub(crate) struct Engine {
     /// The disk that every session has to lead to.
     expected: Mutex<DiskRecord>,
     stats: StatsBook,
+    /// What its threads log is about its disk, whoever has them started.
+    log: LogContext,
 }
 
 #[derive(Default)]
@@ -185,6 +189,7 @@ impl Engine {
             facts: Mutex::new(config.facts.clone()),
             expected: Mutex::new(DiskRecord::of(&config.facts)),
             stats: StatsBook::default(),
+            log: LogContext::current(),
             config,
             state: Mutex::default(),
         };
@@ -441,7 +446,9 @@ impl Engine {
         let lane = Lane::new(config, Arc::clone(&mailbox))?;
         let (end, ended) = sync_channel(0);
         let thread = std::thread::Builder::new().name(format!("lane-{index}"));
+        let context = self.log.clone().with_session(index);
         thread.spawn(move || {
+            context.enter_thread();
             sandbox::confine_lane();
             trespass(Trespasser::Lane);
             lane.run();

@@ -311,6 +311,7 @@ pub(super) mod tests {
             started: at(0),
             now: at(100),
             disks: disks.iter().map(disk).collect(),
+            portals: Vec::new(),
         }
     }
 
