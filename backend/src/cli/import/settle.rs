@@ -6,7 +6,7 @@ use iscsi_core::name::IscsiName;
 
 use super::credentials::Chap;
 use super::disk_names::Names;
-use super::found::{Found, Place, Scope, Value};
+use super::found::{Found, FoundPortal, Place, Scope, Value};
 
 const INITIATOR_NAME: &str = "initiator-name";
 
@@ -14,6 +14,7 @@ const INITIATOR_NAME: &str = "initiator-name";
 pub(super) fn settle(found: &mut Found) {
     check_names(found);
     drop_doubles(found);
+    join_portals(found);
     move_common_settings_up(found);
     let mut names = Names::default();
     for disk in &mut found.disks {
@@ -70,6 +71,29 @@ fn drop_doubles(found: &mut Found) {
     for (place, message) in doubles {
         found.remark(place, message);
     }
+}
+
+/// Targets at one address with the same settings need one entry: a portal is asked for all of them.
+fn join_portals(found: &mut Found) {
+    let mut joined: Vec<FoundPortal> = Vec::new();
+    for portal in std::mem::take(&mut found.portals) {
+        let is_like = |other: &&mut FoundPortal| {
+            other.address == portal.address
+                && !other.include.is_empty()
+                && !portal.include.is_empty()
+                && other.exclude == portal.exclude
+                && other.scope.settings == portal.scope.settings
+                && other.scope.chap == portal.scope.chap
+        };
+        match joined.iter_mut().find(is_like) {
+            Some(other) => {
+                other.include.extend(portal.include);
+                other.scope.remarks.extend(portal.scope.remarks);
+            }
+            None => joined.push(portal),
+        }
+    }
+    found.portals = joined;
 }
 
 /// Settings that every disk and portal has, where there are several, and none that only some have. CHAP is one setting: there

@@ -155,6 +155,34 @@ fn one_target_without_chap_keeps_it_from_all() {
 }
 
 #[test]
+fn targets_of_one_portal_with_the_same_settings_share_an_entry() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, address, timeout) in [
+        ("a", "192.0.2.1", 5),
+        ("b", "192.0.2.1", 5),
+        ("c", "192.0.2.1", 6),
+        ("d", "192.0.2.2", 5),
+    ] {
+        let record = format!(
+            "node.name = iqn.2001-04.com.example:{name}\nnode.conn[0].address = {address}\n\
+             node.session.timeo.replacement_timeout = {timeout}\n"
+        );
+        fs::write(directory.path().join(name), record).unwrap();
+    }
+    let arguments = ImportArgs {
+        files: vec![directory.path().to_owned()],
+        from: None,
+        secrets_directory: None,
+    };
+    let mut out = Vec::new();
+    run(&arguments, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(text.matches("[[portal]]").count(), 3, "{text}");
+    let both = "include = [\"iqn.2001-04.com.example:a\", \"iqn.2001-04.com.example:b\"]";
+    assert!(text.contains(both), "{text}");
+}
+
+#[test]
 fn chap_that_cannot_work_is_left_out_and_said() {
     for (settings, said) in [
         ("Password=p\n", "a secret without a user name"),
