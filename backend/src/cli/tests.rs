@@ -376,7 +376,7 @@ fn the_definition_of_the_command_line_is_consistent() {
 }
 
 /// Bad command lines with the exit code and a piece of the message; `URL` stands for a good URL.
-const BAD_LINES: [(&str, u8, &str); 54] = [
+const BAD_LINES: [(&str, u8, &str); 57] = [
     ("", 2, "give --socket-path PATH or --fd N"),
     ("--socket-path s", 2, "give --blk-file URL"),
     ("--blk-file URL", 2, "give --socket-path PATH or --fd N"),
@@ -474,6 +474,21 @@ const BAD_LINES: [(&str, u8, &str); 54] = [
         "--fd 3 --blk-file URL --chap-user me --chap-secret-file /nonexistent",
         13,
         "/nonexistent",
+    ),
+    (
+        "--fd 3 --blk-file URL --chap-user me --chap-secret-credential ../../hunter2",
+        2,
+        "takes the name of a credential",
+    ),
+    (
+        "--fd 3 --blk-file URL --chap-user me --chap-secret-credential chap",
+        13,
+        "LoadCredential=chap:FILE",
+    ),
+    (
+        "probe URL --chap-target-secret-file /f --chap-target-secret-credential c",
+        2,
+        "exclude each other",
     ),
     (
         "--fd 3 --blk-file URL --chap-secret hunter2",
