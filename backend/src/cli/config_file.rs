@@ -277,7 +277,7 @@ impl Reading<'_> {
     /// The tables of the disks, each with where it is.
     fn tables<'t, 'i>(&mut self, file: &'t DeTable<'i>) -> Vec<(usize, &'t DeTable<'i>)> {
         let Some((key, value)) = file.iter().find(|(key, _)| key.get_ref() == DISK) else {
-            self.complain(0, "there is no [[disk]]".to_owned());
+            // A service that has just been installed has none yet.
             return Vec::new();
         };
         let DeValue::Array(array) = value.get_ref() else {
@@ -609,6 +609,17 @@ mod tests {
     }
 
     #[test]
+    fn a_service_of_systemd_has_its_control_socket_in_its_own_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let value = format!("{}:/run/another", root.path().display());
+        let variable = |name: &str| (name == "RUNTIME_DIRECTORY").then(|| value.clone().into());
+        let system = System::fake(&variable, Path::new("/nonexistent"));
+        let socket = parse("", &system).unwrap().management.control_socket;
+        let expected = root.path().join("control");
+        assert_eq!(socket.unwrap().socket.path.as_path(), expected);
+    }
+
+    #[test]
     fn what_is_no_toml_is_said_with_its_line() {
         let [said] = &complaints("num-queues = 2\nread-only = yes\n")[..] else {
             panic!("one complaint");
@@ -640,14 +651,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_disk_says_so() {
-        for text in [
-            "",
-            "num-queues = 2",
-            "disk = 3",
-            "disk = [1]",
-            "[disk]\nname = 'a'",
-        ] {
+    fn a_file_may_have_no_disk_yet() {
+        for text in ["", "# [[disk]]\n", "num-queues = 2"] {
+            assert!(parse_text(text).unwrap().disks.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn disks_that_are_no_tables_are_refused() {
+        for text in ["disk = 3", "disk = [1]", "[disk]\nname = 'a'"] {
             assert!(complaints(text)[0].contains("disk"), "{text}");
         }
     }

@@ -156,6 +156,12 @@ async fn serve_disks(claimed: Vec<Claimed>, mut windows: Windows) -> Result<(), 
         disks.spawn(claimed.serve(Stop(asked.clone())));
     }
     let mut result = Ok(());
+    if disks.is_empty() {
+        log::warn!("the configuration has no disk yet: nothing is served");
+        let name = signals.wait().await;
+        log::info!("{name}: ending");
+        return result;
+    }
     loop {
         tokio::select! {
             name = signals.wait() => {
