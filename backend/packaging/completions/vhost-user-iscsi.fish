@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_vhost_user_iscsi_global_optspecs
-    string join \n print-capabilities socket-path= fd= blk-file= read-only num-queues= queue-size= sessions= poll-max-us= command-timeout= lun-reset io-timeout= ignore-power-loss serial= wait-for-target socket-mode= socket-group= initiator-name= login-timeout= chap-user= chap-secret-file= chap-secret-credential= chap-target-user= chap-target-secret-file= chap-target-secret-credential= header-digest= data-digest= control-socket= control-socket-mode= control-socket-group= metrics-address= log-level= v/verbose h/help V/version
+    string join \n print-capabilities socket-path= fd= blk-file= read-only num-queues= queue-size= sessions= poll-max-us= command-timeout= lun-reset io-timeout= ignore-power-loss serial= wait-for-target socket-mode= socket-group= iops-total= iops-total-max= iops-total-max-length= iops-read= iops-read-max= iops-read-max-length= iops-write= iops-write-max= iops-write-max-length= bps-total= bps-total-max= bps-total-max-length= bps-read= bps-read-max= bps-read-max-length= bps-write= bps-write-max= bps-write-max-length= initiator-name= login-timeout= chap-user= chap-secret-file= chap-secret-credential= chap-target-user= chap-target-secret-file= chap-target-secret-credential= header-digest= data-digest= control-socket= control-socket-mode= control-socket-group= metrics-address= log-level= v/verbose h/help V/version
 end
 
 function __fish_vhost_user_iscsi_needs_command
@@ -36,6 +36,24 @@ complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l io-ti
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l serial -d 'The serial that the guest sees, instead of the LUN\'s own: up to 20 ASCII characters' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l socket-mode -d 'The socket\'s permission bits' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l socket-group -d 'The socket\'s group, by name or number' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l iops-total -d 'The most requests per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l iops-total-max -d 'As much in a burst, when less than iops-total was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l iops-total-max-length -d 'How long iops-total-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l iops-read -d 'The most reads per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l iops-read-max -d 'As much in a burst, when less than iops-read was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l iops-read-max-length -d 'How long iops-read-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l iops-write -d 'The most writes, discards and write zeroes per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l iops-write-max -d 'As much in a burst, when less than iops-write was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l iops-write-max-length -d 'How long iops-write-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l bps-total -d 'The most bytes per second, such as 100MiB, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l bps-total-max -d 'As much in a burst, when less than bps-total was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l bps-total-max-length -d 'How long bps-total-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l bps-read -d 'The most bytes read per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l bps-read-max -d 'As much in a burst, when less than bps-read was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l bps-read-max-length -d 'How long bps-read-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l bps-write -d 'The most bytes written per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l bps-write-max -d 'As much in a burst, when less than bps-write was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l bps-write-max-length -d 'How long bps-write-max may last: 1s, or a time up to 1h' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l initiator-name -d 'Our name; else that of /etc/iscsi/initiatorname.iscsi, else one derived from the machine' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l login-timeout -d 'Time for connect, login and the look at the LUN together' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l chap-user -d 'Our CHAP user; else that of the URL, else LIBISCSI_CHAP_USERNAME' -r
@@ -64,6 +82,7 @@ complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -f -a "c
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -f -a "ls" -d 'List the sessions of a process that serves'
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -f -a "status" -d 'Say what the disks of a process that serves are doing, and what is wrong'
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -f -a "stats" -d 'Say what guests have asked for, and how fast it went'
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -f -a "limits" -d 'Say what a disk is limited to, or change that'
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -f -a "discover" -d 'List the portals of every target that a portal knows'
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -f -a "probe" -d 'Log in to a LUN and show everything that was negotiated and found'
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -f -a "explain" -d 'Say what a code means, where it usually comes from, and what to try'
@@ -95,6 +114,30 @@ complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand stats"
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand stats" -l json -d 'Print a JSON document'
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand stats" -s v -l verbose -d 'Log one level more, each time it is given'
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand stats" -s h -l help -d 'Print help'
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l iops-total -d 'The most requests per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l iops-total-max -d 'As much in a burst, when less than iops-total was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l iops-total-max-length -d 'How long iops-total-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l iops-read -d 'The most reads per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l iops-read-max -d 'As much in a burst, when less than iops-read was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l iops-read-max-length -d 'How long iops-read-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l iops-write -d 'The most writes, discards and write zeroes per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l iops-write-max -d 'As much in a burst, when less than iops-write was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l iops-write-max-length -d 'How long iops-write-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l bps-total -d 'The most bytes per second, such as 100MiB, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l bps-total-max -d 'As much in a burst, when less than bps-total was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l bps-total-max-length -d 'How long bps-total-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l bps-read -d 'The most bytes read per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l bps-read-max -d 'As much in a burst, when less than bps-read was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l bps-read-max-length -d 'How long bps-read-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l bps-write -d 'The most bytes written per second, or none' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l bps-write-max -d 'As much in a burst, when less than bps-write was used' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l bps-write-max-length -d 'How long bps-write-max may last: 1s, or a time up to 1h' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l control-socket -d 'The control socket of the process that serves' -r -F
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l log-level -d 'off, error, warn, info, debug or trace; else info when serving, warn with a verb' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l none -d 'Take all limits away'
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -l json -d 'Print a JSON document'
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -s v -l verbose -d 'Log one level more, each time it is given'
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand limits" -s h -l help -d 'Print help'
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand discover" -l initiator-name -d 'Our name; else that of /etc/iscsi/initiatorname.iscsi, else one derived from the machine' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand discover" -l login-timeout -d 'Time for connect, login and the look at the LUN together' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_using_subcommand discover" -l chap-user -d 'Our CHAP user; else that of the URL, else LIBISCSI_CHAP_USERNAME' -r
