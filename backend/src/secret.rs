@@ -23,7 +23,7 @@ pub const MAX_SECRET_LENGTH_BYTES: usize = 1024;
 const FORBIDDEN_MODE_BITS: u32 = 0o077;
 
 /// Where systemd puts the credentials of a unit (systemd.exec(5), "Credentials").
-const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// Why a secret cannot be used. No message holds any of it.
 #[derive(Debug, Error)]

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_vhost_user_iscsi_global_optspecs
-    string join \n print-capabilities socket-path= fd= blk-file= read-only num-queues= queue-size= sessions= poll-max-us= command-timeout= lun-reset io-timeout= ignore-power-loss serial= wait-for-target socket-mode= socket-group= iops-total= iops-total-max= iops-total-max-length= iops-read= iops-read-max= iops-read-max-length= iops-write= iops-write-max= iops-write-max-length= bps-total= bps-total-max= bps-total-max-length= bps-read= bps-read-max= bps-read-max-length= bps-write= bps-write-max= bps-write-max-length= initiator-name= login-timeout= chap-user= chap-secret-file= chap-secret-credential= chap-target-user= chap-target-secret-file= chap-target-secret-credential= header-digest= data-digest= control-socket= control-socket-mode= control-socket-group= metrics-address= log-level= v/verbose h/help V/version
+    string join \n print-capabilities socket-path= fd= blk-file= read-only num-queues= queue-size= sessions= poll-max-us= command-timeout= lun-reset io-timeout= ignore-power-loss serial= wait-for-target socket-mode= socket-group= iops-total= iops-total-max= iops-total-max-length= iops-read= iops-read-max= iops-read-max-length= iops-write= iops-write-max= iops-write-max-length= bps-total= bps-total-max= bps-total-max-length= bps-read= bps-read-max= bps-read-max-length= bps-write= bps-write-max= bps-write-max-length= initiator-name= login-timeout= chap-user= chap-secret-file= chap-secret-credential= chap-target-user= chap-target-secret-file= chap-target-secret-credential= header-digest= data-digest= control-socket= control-socket-mode= control-socket-group= metrics-address= sandbox= log-level= v/verbose h/help V/version
 end
 
 function __fish_vhost_user_iscsi_needs_command
@@ -68,6 +68,7 @@ complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l contr
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l control-socket-mode -d 'The control socket\'s permission bits' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l control-socket-group -d 'The control socket\'s group, by name or number' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l metrics-address -d 'Answer Prometheus at http://ADDRESS:PORT/metrics; a port alone is one of loopback' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l sandbox -d 'What becomes of what the sandbox does not allow: enforce ends the process or refuses it, log has the kernel log system calls, off does without a sandbox' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l log-level -d 'off, error, warn, info, debug or trace; else info when serving, warn with a verb' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l print-capabilities -d 'Print what this back-end can do, as QEMU\'s vhost-user.json describes it, and exit'
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l read-only -d 'Offer the disk read-only'
