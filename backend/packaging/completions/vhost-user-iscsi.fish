@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_vhost_user_iscsi_global_optspecs
-    string join \n print-capabilities socket-path= fd= blk-file= read-only num-queues= queue-size= sessions= poll-max-us= command-timeout= lun-reset io-timeout= ignore-power-loss serial= wait-for-target socket-mode= socket-group= iops-total= iops-total-max= iops-total-max-length= iops-read= iops-read-max= iops-read-max-length= iops-write= iops-write-max= iops-write-max-length= bps-total= bps-total-max= bps-total-max-length= bps-read= bps-read-max= bps-read-max-length= bps-write= bps-write-max= bps-write-max-length= initiator-name= login-timeout= chap-user= chap-secret-file= chap-secret-credential= chap-target-user= chap-target-secret-file= chap-target-secret-credential= header-digest= data-digest= control-socket= control-socket-mode= control-socket-group= metrics-address= sandbox= log-level= v/verbose h/help V/version
+    string join \n print-capabilities socket-path= fd= blk-file= read-only num-queues= queue-size= sessions= poll-max-us= command-timeout= lun-reset io-timeout= capacity-poll= ignore-power-loss serial= wait-for-target socket-mode= socket-group= iops-total= iops-total-max= iops-total-max-length= iops-read= iops-read-max= iops-read-max-length= iops-write= iops-write-max= iops-write-max-length= bps-total= bps-total-max= bps-total-max-length= bps-read= bps-read-max= bps-read-max-length= bps-write= bps-write-max= bps-write-max-length= initiator-name= login-timeout= chap-user= chap-secret-file= chap-secret-credential= chap-target-user= chap-target-secret-file= chap-target-secret-credential= header-digest= data-digest= control-socket= control-socket-mode= control-socket-group= metrics-address= sandbox= log-level= v/verbose h/help V/version
 end
 
 function __fish_vhost_user_iscsi_needs_command
@@ -33,6 +33,7 @@ complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l sessi
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l poll-max-us -d 'Look for work for up to this time before sleeping, while that pays; 0 for never' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l command-timeout -d 'How long a command may be unanswered before it is ended and sent again: forever, or a time' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l io-timeout -d 'How long requests wait for lost storage before they fail: forever, 0, or a time such as 2m' -r
+complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l capacity-poll -d 'How often to look whether the LUN has grown, for targets that do not tell: never, or a time such as 5m' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l serial -d 'The serial that the guest sees, instead of the LUN\'s own: up to 20 ASCII characters' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l socket-mode -d 'The socket\'s permission bits' -r
 complete -c vhost-user-iscsi -n "__fish_vhost_user_iscsi_needs_command" -l socket-group -d 'The socket\'s group, by name or number' -r
