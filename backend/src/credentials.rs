@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use iscsi_core::login::settings::{ChapAlgorithm, ChapCredentials, ChapSettings, Secret};
 
 use crate::exit::Failure;
-use crate::secret::{SecretError, read_secret_file, secret_from_environment};
+use crate::secret::{
+    CredentialName, SecretError, read_credential, read_secret_file, secret_from_environment,
+};
 use crate::system::System;
 use crate::url::{TargetUrl, is_user};
 
@@ -24,17 +26,35 @@ pub const TARGET_SECRET_VARIABLE: &str = "LIBISCSI_CHAP_TARGET_PASSWORD";
 /// A shorter secret can be guessed from one overheard login (RFC 7143 section 9.2.1: 96 bits).
 const SHORT_SECRET_LENGTH_BYTES: usize = 12;
 
+/// Where a secret is: what an option says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretPlace {
+    /// A file that only we can read.
+    File(PathBuf),
+    /// A credential that systemd hands over.
+    Credential(CredentialName),
+}
+
+impl SecretPlace {
+    fn read(&self, system: &System<'_>) -> Result<Secret, SecretError> {
+        match self {
+            Self::File(path) => read_secret_file(path),
+            Self::Credential(name) => read_credential(name, system),
+        }
+    }
+}
+
 /// What the command line says about CHAP.
 #[derive(Clone, Debug, Default)]
 pub struct ChapOptions {
     /// `--chap-user`.
     pub user: Option<String>,
-    /// `--chap-secret-file`.
-    pub secret_file: Option<PathBuf>,
+    /// `--chap-secret-file` or `--chap-secret-credential`.
+    pub secret: Option<SecretPlace>,
     /// `--chap-target-user`.
     pub target_user: Option<String>,
-    /// `--chap-target-secret-file`.
-    pub target_secret_file: Option<PathBuf>,
+    /// `--chap-target-secret-file` or `--chap-target-secret-credential`.
+    pub target_secret: Option<SecretPlace>,
 }
 
 /// Puts the CHAP settings together; `None` when nothing asks for CHAP.
@@ -79,7 +99,7 @@ struct Side {
     secret_option: &'static str,
     user_variable: &'static str,
     secret_variable: &'static str,
-    option: fn(&ChapOptions) -> (Option<&String>, Option<&PathBuf>),
+    option: fn(&ChapOptions) -> (Option<&String>, Option<&SecretPlace>),
     url_user: fn(&TargetUrl) -> Option<&String>,
 }
 
@@ -89,7 +109,7 @@ const INITIATOR: Side = Side {
     secret_option: "--chap-secret-file",
     user_variable: USER_VARIABLE,
     secret_variable: SECRET_VARIABLE,
-    option: |options| (options.user.as_ref(), options.secret_file.as_ref()),
+    option: |options| (options.user.as_ref(), options.secret.as_ref()),
     url_user: |url| url.user.as_ref(),
 };
 
@@ -99,12 +119,7 @@ const TARGET: Side = Side {
     secret_option: "--chap-target-secret-file",
     user_variable: TARGET_USER_VARIABLE,
     secret_variable: TARGET_SECRET_VARIABLE,
-    option: |options| {
-        (
-            options.target_user.as_ref(),
-            options.target_secret_file.as_ref(),
-        )
-    },
+    option: |options| (options.target_user.as_ref(), options.target_secret.as_ref()),
     url_user: |url| url.target_user.as_ref(),
 };
 
@@ -114,13 +129,13 @@ fn one_side(
     url: Option<&TargetUrl>,
     system: &System<'_>,
 ) -> Result<Option<ChapCredentials>, Failure> {
-    let (user, secret_file) = (side.option)(options);
+    let (user, secret_place) = (side.option)(options);
     let user = match user.or_else(|| url.and_then(side.url_user)) {
         Some(user) => Some(user.clone()),
         None => user_from_environment(side, system)?,
     };
-    let secret = match secret_file {
-        Some(path) => read_secret_file(path).map(Some),
+    let secret = match secret_place {
+        Some(place) => place.read(system).map(Some),
         None => secret_from_environment(system, side.secret_variable),
     };
     pair(side, user, secret.map_err(secret_failure)?)
@@ -223,9 +238,9 @@ mod tests {
         };
         let options = ChapOptions {
             user: look(given.options, "u").map(str::to_owned),
-            secret_file: file("s"),
+            secret: file("s").map(SecretPlace::File),
             target_user: look(given.options, "tu").map(str::to_owned),
-            target_secret_file: file("ts"),
+            target_secret: file("ts").map(SecretPlace::File),
         };
         let url = TargetUrl::parse(if given.url.is_empty() { URL } else { given.url }).unwrap();
         let variable = |name: &str| look(given.variables, name).map(OsString::from);
@@ -405,7 +420,7 @@ mod tests {
     fn a_missing_secret_file_is_an_access_failure() {
         let options = ChapOptions {
             user: Some("me".to_owned()),
-            secret_file: Some(PathBuf::from("/nonexistent/secret")),
+            secret: Some(SecretPlace::File(PathBuf::from("/nonexistent/secret"))),
             ..ChapOptions::default()
         };
         let system = System::fake(&|_| None, Path::new("/"));

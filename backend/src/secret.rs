@@ -1,6 +1,8 @@
-//! Reading one secret: from a file or from an environment variable, never from a command line.
+//! Reading one secret: from a file, from a credential of systemd or from an environment variable,
+//! never from a command line.
 
-use std::fs::File;
+use std::fmt;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -19,6 +21,9 @@ pub const MAX_SECRET_LENGTH_BYTES: usize = 1024;
 
 /// Any access for group or others.
 const FORBIDDEN_MODE_BITS: u32 = 0o077;
+
+/// Where systemd puts the credentials of a unit (systemd.exec(5), "Credentials").
+pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// Why a secret cannot be used. No message holds any of it.
 #[derive(Debug, Error)]
@@ -48,6 +53,15 @@ pub enum SecretError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Nobody has given this process credentials.
+    #[error(
+        "there is no credential {name}, for {CREDENTIALS_VARIABLE} is not set: the unit that starts \
+         this needs LoadCredential={name}:FILE, and elsewhere a secret file does"
+    )]
+    NoCredentials {
+        /// What was asked for.
+        name: CredentialName,
+    },
     /// Nothing in it but, perhaps, a newline.
     #[error("the secret in {place} is empty")]
     Empty {
@@ -62,17 +76,59 @@ pub enum SecretError {
     },
 }
 
+/// The name of a credential: a file's name, and no path to somewhere else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialName(String);
+
+impl CredentialName {
+    /// What it may be, for messages.
+    pub const RULE: &str = "the name of a credential, 1 to 255 letters, digits, '.', '-' and '_'";
+
+    /// A name that fits the rule.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let is_name = (1..=255).contains(&text.len())
+            && text.chars().all(is_plain)
+            && !matches!(text, "." | "..");
+        is_name.then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for CredentialName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Reads a secret file: its bytes as they are, less one newline at the end.
 ///
 /// The file may be a pipe, so that a password manager can feed it. The checks are made on the
 /// open file: a path that changes in between is no way around them.
 pub fn read_secret_file(path: &Path) -> Result<Secret, SecretError> {
+    read_file(path, check_file)
+}
+
+/// Reads a secret that systemd hands over as a credential: as a secret file, but for its mode.
+///
+/// systemd lets our user in by an access control list, which shows as access for the group; the
+/// directory around it is closed to everybody else.
+pub fn read_credential(name: &CredentialName, system: &System<'_>) -> Result<Secret, SecretError> {
+    let Some(directory) = system.variable(CREDENTIALS_VARIABLE) else {
+        return Err(SecretError::NoCredentials { name: name.clone() });
+    };
+    read_file(&Path::new(&directory).join(&name.0), check_kind)
+}
+
+fn read_file(
+    path: &Path,
+    check: fn(&Path, &Metadata) -> Result<(), SecretError>,
+) -> Result<Secret, SecretError> {
     let unreadable = |source| SecretError::Unreadable {
         path: path.to_owned(),
         source,
     };
     let file = File::open(path).map_err(unreadable)?;
-    check_file(path, &file.metadata().map_err(unreadable)?)?;
+    check(path, &file.metadata().map_err(unreadable)?)?;
 
     // All of it is allocated at once: a vector that grows leaves copies of the secret behind.
     let limit = MAX_SECRET_LENGTH_BYTES + 2;
@@ -97,13 +153,18 @@ pub fn secret_from_environment(
         .transpose()
 }
 
-fn check_file(path: &Path, metadata: &std::fs::Metadata) -> Result<(), SecretError> {
+fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), SecretError> {
     let kind = metadata.file_type();
     if !kind.is_file() && !kind.is_fifo() {
         return Err(SecretError::NotAFile {
             path: path.to_owned(),
         });
     }
+    Ok(())
+}
+
+fn check_file(path: &Path, metadata: &Metadata) -> Result<(), SecretError> {
+    check_kind(path, metadata)?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & FORBIDDEN_MODE_BITS != 0 {
         return Err(SecretError::Exposed {
@@ -195,6 +256,50 @@ mod tests {
         assert!(matches!(error, SecretError::NotAFile { .. }));
         let error = read_secret_file(&directory.path().join("absent")).unwrap_err();
         assert!(matches!(error, SecretError::Unreadable { .. }));
+    }
+
+    #[test]
+    fn a_credential_is_read_whatever_its_mode_shows() {
+        let (directory, _) = secret_file(b"hunter2\n", 0o440);
+        let variable = |name: &str| {
+            (name == CREDENTIALS_VARIABLE).then(|| directory.path().as_os_str().into())
+        };
+        let system = System::fake(&variable, Path::new("/"));
+        let read = |name: &str| read_credential(&CredentialName::new(name).unwrap(), &system);
+        assert_eq!(read("secret").unwrap().expose(), b"hunter2");
+        let error = read("absent").unwrap_err();
+        assert!(matches!(error, SecretError::Unreadable { .. }), "{error}");
+        fs::create_dir(directory.path().join("directory")).unwrap();
+        let error = read("directory").unwrap_err();
+        assert!(matches!(error, SecretError::NotAFile { .. }), "{error}");
+    }
+
+    #[test]
+    fn without_systemd_there_is_no_credential() {
+        let system = System::fake(&|_| None, Path::new("/"));
+        let error = read_credential(&CredentialName::new("chap").unwrap(), &system).unwrap_err();
+        assert!(error.to_string().contains("LoadCredential=chap:FILE"));
+    }
+
+    #[test]
+    fn a_credential_has_a_name_and_no_path() {
+        let longest = "x".repeat(255);
+        for name in ["chap", "a.b-c_9", "...", &longest] {
+            assert!(CredentialName::new(name).is_some(), "{name}");
+        }
+        let too_long = "x".repeat(256);
+        for name in [
+            "",
+            ".",
+            "..",
+            "../chap",
+            "/etc/shadow",
+            "a b",
+            "a\n",
+            &too_long,
+        ] {
+            assert!(CredentialName::new(name).is_none(), "{name}");
+        }
     }
 
     #[test]

@@ -178,6 +178,30 @@ fn users_of_the_url_and_secrets_of_the_environment_are_used() {
     assert_eq!(sent(&target, "CHAP_N"), [OUR_USER, OUR_USER]);
 }
 
+/// As systemd hands them over: a directory of files that show access for the group.
+#[test]
+fn secrets_are_taken_from_credentials_of_systemd() {
+    let target = target(mutual());
+    let directory = TempDir::new().unwrap();
+    for (name, secret) in [("ours", OUR_SECRET), ("array.theirs", TARGET_SECRET)] {
+        let path = directory.path().join(name);
+        fs::write(&path, secret).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
+    }
+    let options = [
+        ["--initiator-name", INITIATOR_NAME],
+        ["--chap-user", OUR_USER],
+        ["--chap-secret-credential", "ours"],
+        ["--chap-target-user", TARGET_USER],
+        ["--chap-target-secret-credential", "array.theirs"],
+    ];
+    let options = options.concat().into_iter().map(str::to_owned);
+    let environment = [("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap())];
+    let url = target.url(0);
+    let output = run(&["probe", &url], &options.collect::<Vec<_>>(), &environment);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+}
+
 #[test]
 fn an_option_wins_over_url_and_environment() {
     let target = target(one_way());

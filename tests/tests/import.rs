@@ -89,7 +89,9 @@ fn what_becomes_of_each_sample_is_accepted() {
             .filter(|line| line.starts_with("disk "));
         if sample == "iscsid-defaults.conf" {
             assert!(
-                check.stdout.ends_with("there is no [[disk]] and no [[portal]]\n"),
+                check
+                    .stdout
+                    .ends_with("there is no [[disk]] and no [[portal]]\n"),
                 "{}",
                 check.stdout
             );

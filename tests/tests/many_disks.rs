@@ -267,3 +267,15 @@ fn check_says_all_that_is_wrong_and_with_login_what_the_targets_say() {
         served.stderr
     );
 }
+
+#[test]
+fn a_service_without_a_disk_runs_until_it_is_told_to_end() {
+    let mut config = ConfigFile::new();
+    let control = config.control_socket();
+    let control = control.to_str().unwrap();
+    let mut daemon = config.start();
+    let answers = || run(&["status", "--control-socket", control]).code == Some(0);
+    assert_eq!(wait::until(SOON, || answers().then_some(())), Some(()));
+    let (status, _) = daemon.terminate(SOON);
+    assert!(status.success(), "{status}: {:#?}", daemon.log());
+}

@@ -127,6 +127,9 @@ fn render(report: &Report, login: bool) -> String {
         };
         let _ = writeln!(text, "{}:{place} {}", report.file, problem.message);
     }
+    if report.problems.is_empty() && report.disks.is_empty() {
+        let _ = writeln!(text, "{}: no disk yet", report.file);
+    }
     for disk in &report.disks {
         let DiskReport { name, url, problem } = disk;
         let _ = match problem {

@@ -313,9 +313,6 @@ impl<'a> Reading<'a> {
         let is_of_service = |option: &String| SERVICE.contains(&option.as_str());
         let service = defaults.extract_if(|option, _| is_of_service(option));
         let service: Vec<_> = service.filter_map(|(_, argument)| argument).collect();
-        if ![DISK, PORTAL].iter().any(|key| file.contains_key(*key)) {
-            self.complain(0, "there is no [[disk]] and no [[portal]]".to_owned());
-        }
         let disks = self.disks(file, &defaults, system);
         let mut management = self.management(service, system);
         let portals = self.portals(file, &defaults, management.as_ref(), system);
@@ -391,6 +388,7 @@ impl<'a> Reading<'a> {
         most: usize,
     ) -> Vec<(usize, &'t DeTable<'i>)> {
         let Some((key, value)) = file.iter().find(|(key, _)| key.get_ref() == name) else {
+            // One that has just been installed has no disk yet.
             return Vec::new();
         };
         let DeValue::Array(array) = value.get_ref() else {
@@ -789,6 +787,17 @@ mod tests {
     }
 
     #[test]
+    fn a_service_of_systemd_has_its_control_socket_in_its_own_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let value = format!("{}:/run/another", root.path().display());
+        let variable = |name: &str| (name == "RUNTIME_DIRECTORY").then(|| value.clone().into());
+        let system = System::fake(&variable, Path::new("/nonexistent"));
+        let socket = parse("", &system).unwrap().management.control_socket;
+        let expected = root.path().join("control");
+        assert_eq!(socket.unwrap().socket.path.as_path(), expected);
+    }
+
+    #[test]
     fn what_is_no_toml_is_said_with_its_line() {
         let [said] = &complaints("num-queues = 2\nread-only = yes\n")[..] else {
             panic!("one complaint");
@@ -820,14 +829,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_disk_says_so() {
-        for text in [
-            "",
-            "num-queues = 2",
-            "disk = 3",
-            "disk = [1]",
-            "[disk]\nname = 'a'",
-        ] {
+    fn a_file_may_have_no_disk_yet() {
+        for text in ["", "# [[disk]]\n", "num-queues = 2"] {
+            assert!(parse_text(text).unwrap().disks.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn disks_that_are_no_tables_are_refused() {
+        for text in ["disk = 3", "disk = [1]", "[disk]\nname = 'a'"] {
             assert!(complaints(text)[0].contains("disk"), "{text}");
         }
     }

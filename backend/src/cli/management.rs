@@ -1,6 +1,8 @@
 //! Options of the process as a whole: how it can be looked into.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -62,7 +64,7 @@ impl ManagementArgs {
         system: &System<'_>,
     ) -> Result<ManagementSettings, Failure> {
         let mut settings = self.settings()?;
-        let usual = system.path(DEFAULT_PATH);
+        let usual = usual_place(system);
         if settings.control_socket.is_none() && usual.parent().is_some_and(Path::is_dir) {
             settings.control_socket = Some(self.socket(usual, false)?);
         }
@@ -81,5 +83,19 @@ impl ManagementArgs {
             },
             is_required,
         })
+    }
+}
+
+/// Where a service has its control socket unless told otherwise: in the directory that systemd made
+/// for it (`RuntimeDirectory=`; the first, where there are several), so that each has its own.
+fn usual_place(system: &System<'_>) -> PathBuf {
+    let directories = system.variable("RUNTIME_DIRECTORY");
+    let directory = directories.as_ref().and_then(|list| {
+        let first = list.as_bytes().split(|byte| *byte == b':').next()?;
+        Some(Path::new(OsStr::from_bytes(first)))
+    });
+    match directory {
+        Some(directory) => directory.join("control"),
+        None => system.path(DEFAULT_PATH),
     }
 }

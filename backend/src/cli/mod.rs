@@ -151,6 +151,11 @@ enum Verb {
     Iname(iname::InameArgs),
 }
 
+/// The definition of the command line, for its manual and for shells that complete it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Does what the command line says; the first argument is the program's name.
 ///
 /// Results go to `out`, logs to stderr. Nothing else is printed: the caller shows the failure.

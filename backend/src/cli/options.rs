@@ -8,11 +8,12 @@ use iscsi_core::login::settings::DigestPreference;
 use log::LevelFilter;
 
 use super::logging::{Format, parse_format};
-use super::values::{parse_digest, parse_level, parse_login_timeout};
+use super::values::{parse_credential, parse_digest, parse_level, parse_login_timeout};
 use crate::config::InitiatorSettings;
-use crate::credentials::{ChapOptions, chap_settings};
+use crate::credentials::{ChapOptions, SecretPlace, chap_settings};
 use crate::exit::Failure;
 use crate::initiator_name::initiator_name;
+use crate::secret::CredentialName;
 use crate::system::System;
 use crate::url::{self, TargetUrl, UrlError};
 
@@ -36,6 +37,15 @@ pub(super) struct InitiatorArgs {
     #[arg(long, value_name = "FILE")]
     chap_secret_file: Option<PathBuf>,
 
+    /// The same as a credential of systemd, by its name
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = parse_credential,
+        conflicts_with = "chap_secret_file"
+    )]
+    chap_secret_credential: Option<CredentialName>,
+
     /// The target's CHAP user (mutual CHAP); else that of the URL, else
     /// LIBISCSI_CHAP_TARGET_USERNAME
     #[arg(long, value_name = "NAME")]
@@ -44,6 +54,15 @@ pub(super) struct InitiatorArgs {
     /// A file with the target's CHAP secret; else LIBISCSI_CHAP_TARGET_PASSWORD
     #[arg(long, value_name = "FILE")]
     chap_target_secret_file: Option<PathBuf>,
+
+    /// The same as a credential of systemd, by its name
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = parse_credential,
+        conflicts_with = "chap_target_secret_file"
+    )]
+    chap_target_secret_credential: Option<CredentialName>,
 
     /// Checksums over headers: none, crc32c, prefer or avoid (the default)
     #[arg(long, value_name = "WHEN", value_parser = parse_digest)]
@@ -83,11 +102,20 @@ impl InitiatorArgs {
     fn chap_options(&self) -> ChapOptions {
         ChapOptions {
             user: self.chap_user.clone(),
-            secret_file: self.chap_secret_file.clone(),
+            secret: place(&self.chap_secret_file, &self.chap_secret_credential),
             target_user: self.chap_target_user.clone(),
-            target_secret_file: self.chap_target_secret_file.clone(),
+            target_secret: place(
+                &self.chap_target_secret_file,
+                &self.chap_target_secret_credential,
+            ),
         }
     }
+}
+
+/// Where a secret is; clap lets only one of them be given.
+fn place(file: &Option<PathBuf>, credential: &Option<CredentialName>) -> Option<SecretPlace> {
+    let file = file.clone().map(SecretPlace::File);
+    file.or_else(|| credential.clone().map(SecretPlace::Credential))
 }
 
 /// How much to log.

@@ -421,7 +421,7 @@ fn the_definition_of_the_command_line_is_consistent() {
 }
 
 /// Bad command lines with the exit code and a piece of the message; `URL` stands for a good URL.
-const BAD_LINES: [(&str, u8, &str); 60] = [
+const BAD_LINES: [(&str, u8, &str); 63] = [
     ("add URL", 2, "--socket-path <PATH> is missing"),
     ("add --socket-path s", 2, "<URL> is missing"),
     ("add --fd 3 URL", 2, "exclude each other"),
@@ -529,6 +529,21 @@ const BAD_LINES: [(&str, u8, &str); 60] = [
         "--fd 3 --blk-file URL --chap-user me --chap-secret-file /nonexistent",
         13,
         "/nonexistent",
+    ),
+    (
+        "--fd 3 --blk-file URL --chap-user me --chap-secret-credential ../../hunter2",
+        2,
+        "takes the name of a credential",
+    ),
+    (
+        "--fd 3 --blk-file URL --chap-user me --chap-secret-credential chap",
+        13,
+        "LoadCredential=chap:FILE",
+    ),
+    (
+        "probe URL --chap-target-secret-file /f --chap-target-secret-credential c",
+        2,
+        "exclude each other",
     ),
     (
         "--fd 3 --blk-file URL --chap-secret hunter2",

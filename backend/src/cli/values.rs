@@ -11,6 +11,7 @@ use crate::config::{
     MIN_CAPACITY_POLL, MIN_COMMAND_TIMEOUT, MIN_REDISCOVER, QueueSize, SandboxMode, Serial,
 };
 use crate::limits::{MAX_BURST_LENGTH_S, Unit};
+use crate::secret::CredentialName;
 
 /// `10s`, `1m 30s`, `500ms`: more than nothing, and at most an hour.
 pub(super) fn parse_login_timeout(text: &str) -> Result<Duration, String> {
@@ -140,6 +141,11 @@ pub(super) fn parse_rediscover(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|time| (MIN_REDISCOVER..=MAX_REDISCOVER).contains(time))
         .ok_or_else(|| "a time with its unit, from 1s to 1day, such as 5m".to_owned())
+}
+
+/// The name of a credential; what it may be is said by its rule.
+pub(super) fn parse_credential(text: &str) -> Result<CredentialName, String> {
+    CredentialName::new(text).ok_or_else(|| CredentialName::RULE.to_owned())
 }
 
 /// A port of loopback, or an address with a port; IPv6 in brackets. Port 0 is any that is free.

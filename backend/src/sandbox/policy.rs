@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{ServeSettings, SocketSettings};
+use crate::secret::CREDENTIALS_VARIABLE;
 
 /// What the resolver, group names and our own name are read from. Whatever a link leads to counts,
 /// too: resolv.conf is most often one.
@@ -42,6 +43,8 @@ impl Policy {
             .iter()
             .filter_map(|file| directory_of(file));
         policy.readable.extend(read_again);
+        let credentials = std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from);
+        policy.readable.extend(credentials);
         let control_socket = settings.management.control_socket.iter();
         let sockets = settings.disks.iter().filter_map(|disk| match &disk.socket {
             SocketSettings::Path(socket) => Some(socket),
