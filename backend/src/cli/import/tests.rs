@@ -124,7 +124,9 @@ fn a_network_that_is_not_enabled_gets_no_session() {
     );
     assert!(!text.contains("address = \"192.0.2.1"), "{text}");
     assert!(text.contains("address = \"198.51.100.1"), "{text}");
-    assert!(text.contains("file:3 forbids sessions"), "{text}");
+    // Where a comment is broken depends on how long the path was.
+    let on_one_line = text.replace("\n#   ", " ");
+    assert!(on_one_line.contains("file:3 forbids sessions"), "{text}");
 }
 
 #[test]
