@@ -127,7 +127,8 @@ fn render(report: &Report, login: bool) -> String {
         };
         let _ = writeln!(text, "{}:{place} {}", report.file, problem.message);
     }
-    if report.problems.is_empty() && report.disks.is_empty() {
+    let is_empty = report.disks.is_empty() && report.portals.is_empty();
+    if report.problems.is_empty() && is_empty {
         let _ = writeln!(text, "{}: no disk yet", report.file);
     }
     for disk in &report.disks {

@@ -119,19 +119,45 @@ impl fmt::Display for Problems {
 /// # Errors
 /// All that is wrong with it.
 pub(super) fn read(path: &Path, system: &System<'_>) -> Result<ServeSettings, Problems> {
+    Ok(settings_of(path, parse_file(path, system)?))
+}
+
+/// The same for a process that serves already: a file that has become empty is taken for an accident,
+/// which must not end all disks.
+fn read_again(path: &Path, system: &System<'_>) -> Result<ServeSettings, Problems> {
+    let parsed = parse_file(path, system)?;
+    if parsed.names_disks {
+        return Ok(settings_of(path, parsed));
+    }
+    let message = "there is no [[disk]] and no [[portal]]; disk = [] says that none is meant";
+    Err(Problems {
+        path: path.to_owned(),
+        problems: vec![Problem {
+            line: 0,
+            message: message.to_owned(),
+        }],
+    })
+}
+
+fn parse_file(path: &Path, system: &System<'_>) -> Result<Parsed, Problems> {
     let failed = |problems| Problems {
         path: path.to_owned(),
         problems,
     };
     let text = read_text(path).map_err(|message| failed(vec![Problem { line: 0, message }]))?;
+    parse(&text, system).map_err(failed)
+}
+
+fn settings_of(path: &Path, parsed: Parsed) -> ServeSettings {
     let Parsed {
         disks,
         portals,
         mut management,
         defaults,
-    } = parse(&text, system).map_err(failed)?;
+        ..
+    } = parsed;
     management.sandbox.read_again.push(path.to_owned());
-    Ok(ServeSettings {
+    ServeSettings {
         disks,
         portals,
         management,
@@ -139,7 +165,7 @@ pub(super) fn read(path: &Path, system: &System<'_>) -> Result<ServeSettings, Pr
             path: path.to_owned(),
             defaults,
         })),
-    })
+    }
 }
 
 /// A file that was read, for what may be asked of it later.
@@ -151,7 +177,7 @@ struct ConfigFile {
 
 impl Configuration for ConfigFile {
     fn read_again(&self) -> Result<ServeSettings, Vec<String>> {
-        read(&self.path, &System::real()).map_err(|problems| problems.lines())
+        read_again(&self.path, &System::real()).map_err(|problems| problems.lines())
     }
 
     fn disk(&self, settings: &Map<String, Value>) -> Result<ServedDisk, Failure> {
@@ -262,6 +288,8 @@ struct Parsed {
     portals: Vec<PortalSettings>,
     management: ManagementSettings,
     defaults: Defaults,
+    /// It says which disks there are, be it none.
+    names_disks: bool,
 }
 
 type Entry<'t, 'i> = (
@@ -327,6 +355,7 @@ impl<'a> Reading<'a> {
             portals,
             management: management?,
             defaults,
+            names_disks: [DISK, PORTAL].iter().any(|key| file.contains_key(*key)),
         })
     }
 
