@@ -128,6 +128,11 @@ fn every_thread_is_confined_and_lanes_the_most() {
         let filters: u32 = fields["Seccomp_filters"].parse().unwrap();
         let expected = if name.starts_with("lane-") { 5 } else { 3 };
         assert_eq!(filters, expected, "{name}");
+        // SIGHUP, SIGINT, SIGTERM: whose handler makes a system call that lanes may not make.
+        let blocked = u64::from_str_radix(&fields["SigBlk"], 16).unwrap();
+        let sent = [1, 2, 15].map(|signal| 1 << (signal - 1));
+        let takes_none = sent.iter().all(|signal| blocked & signal != 0);
+        assert_eq!(takes_none, name.starts_with("lane-"), "{name}: {blocked:x}");
         // CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER.
         for set in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
             let set = u64::from_str_radix(&fields[set], 16).unwrap();

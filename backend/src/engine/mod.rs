@@ -19,6 +19,7 @@ pub(crate) mod message;
 mod polling;
 mod reactor;
 mod ring;
+mod signals;
 mod stall;
 mod stats;
 mod throttle;
@@ -449,6 +450,7 @@ impl Engine {
         let context = self.log.clone().with_session(index);
         thread.spawn(move || {
             context.enter_thread();
+            signals::leave_to_others();
             sandbox::confine_lane();
             trespass(Trespasser::Lane);
             lane.run();
