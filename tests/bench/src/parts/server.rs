@@ -96,7 +96,7 @@ impl Server {
         directory: &Path,
         options: &ServerOptions,
     ) -> Result<Self, Failure> {
-        let socket = free_name(directory, subject);
+        let socket = free_name(directory, subject, "sock");
         let words = match subject {
             Subject::Ours => our_command(url, &socket, options),
             Subject::Peer => peer_command(url, &socket, options)?,
@@ -115,7 +115,7 @@ impl Server {
         directory: &Path,
         options: &ServerOptions,
     ) -> Result<Self, Failure> {
-        let directory = free_name(directory, Subject::Ours).with_extension("service");
+        let directory = free_name(directory, Subject::Ours, "service");
         fs::create_dir(&directory)
             .map_err(|error| Failure::part(format!("{}: {error}", directory.display())))?;
         let sockets: Vec<_> = (0..disks)
@@ -196,9 +196,9 @@ impl Server {
     }
 }
 
-/// A socket name that no file has: one process may follow another.
-fn free_name(directory: &Path, subject: Subject) -> PathBuf {
-    let names = (0..).map(|number: u32| directory.join(format!("{subject}-{number}.sock")));
+/// A name that no file has: one process may follow another.
+fn free_name(directory: &Path, subject: Subject, kind: &str) -> PathBuf {
+    let names = (0..).map(|number: u32| directory.join(format!("{subject}-{number}.{kind}")));
     names
         .into_iter()
         .find(|path| !path.exists())
