@@ -11,11 +11,22 @@
 //! - and after the loss of a session ([`Requests::session_lost`]) goes on with the next one: what
 //!   was in flight is sent again in order of admission.
 
+mod failure;
+mod judgement;
+mod learning;
+mod retrying;
+mod slot;
+mod zeroing;
+
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::deferred::{Deferred, delay_ms};
+pub use self::failure::{AbortRefused, Completion, Failure};
+
+use self::judgement::{Judgement, Verdict, judge};
+use self::slot::{Progress, Slot, State, Sync};
+use super::deferred::Deferred;
 use super::depth::Depth;
 use super::durability::Loss;
 use super::facts::LunFacts;
@@ -23,13 +34,10 @@ use super::plan::{Part, RequestFault, Zeroing};
 use super::request::{BlockOperation, Extent};
 use super::setback::Setback;
 use super::shared::SharedDisk;
-use crate::limits::MAX_IMMEDIATE_RETRIES;
-use crate::pdu::command::Response;
-use crate::pdu::reject::RejectAction;
+use crate::pdu::reject::{RejectAction, RejectReason};
 use crate::pdu::task_management::FunctionResponse;
-use crate::scsi::sense::{Sense, SenseKey, UnitAttention};
-use crate::scsi::sense_action::{GiveUp, Retry, SenseAction};
-use crate::scsi::status::ScsiStatus;
+use crate::scsi::command::ScsiCommand;
+use crate::scsi::sense::SenseKey;
 use crate::session::{Command, Outcome, RequestTag, Session};
 
 /// The table. The module's documentation says how to drive it.
@@ -71,163 +79,6 @@ pub enum Admitted {
     Full,
 }
 
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completion {
-    /// Which request.
-    pub request: RequestTag,
-    /// `Ok` when it was done, else why it could not be.
-    pub result: Result<(), Failure>,
-}
-
-/// Why a request failed, for the log; the guest sees an I/O error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// The target could not carry out the command at all (RFC 7143 section 11.4.3).
-    #[error("the target failed to run the command (iSCSI response {0:#04x})")]
-    TargetFailure(u8),
-    /// A SCSI status other than GOOD and CHECK CONDITION that does not pass by itself.
-    #[error("SCSI status {0}")]
-    Status(ScsiStatus),
-    /// CHECK CONDITION with sense data that makes another try pointless.
-    #[error("{0}")]
-    Sense(Sense),
-    /// The cache was written out, but a write that had been called good was lost before.
-    #[error("an earlier write was lost after it had been acknowledged: {0}")]
-    LostWrite(Sense),
-    /// The same may be so: the target says that it lost power while there were writes in its cache.
-    #[error("the target lost power with acknowledged writes in its volatile cache: {0}")]
-    PowerLoss(Sense),
-    /// GOOD status, but less data than asked for.
-    #[error("the target moved {transferred_bytes} of {expected_bytes} bytes and called it good")]
-    Short {
-        /// What was moved.
-        transferred_bytes: u32,
-        /// What was asked for.
-        expected_bytes: u32,
-    },
-    /// The target did not take the command's PDU.
-    #[error("the target rejected the command: {0}")]
-    Rejected(crate::pdu::reject::RejectReason),
-    /// What passes has not passed for as long as the owner is patient.
-    #[error("tried again for {tried_ms} ms, at last: {last}")]
-    OutOfPatience {
-        /// What the last try came to.
-        last: Setback,
-        /// How long ago the first one was in vain.
-        tried_ms: u64,
-    },
-}
-
-/// The target did not end a command that it was asked to end, so the command may still run. Only the
-/// reinstatement of the session ends it (RFC 7143 section 6.3.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the target did not end a late command: {0}")]
-pub struct AbortRefused(pub FunctionResponse);
-
-impl Failure {
-    /// Whether the target does not know the command, in this form or at all.
-    pub fn is_refusal(&self) -> bool {
-        let Self::Sense(sense) = self else {
-            return false;
-        };
-        let action = SenseAction::of(sense);
-        matches!(
-            action,
-            SenseAction::GiveUp(GiveUp::InvalidOpcode | GiveUp::InvalidField)
-        )
-    }
-}
-
-#[derive(Debug)]
-struct Slot {
-    state: State,
-    extents: Vec<Extent>,
-    /// The place in the order of admission.
-    order: u64,
-    /// What has been submitted.
-    progress: Progress,
-    /// Commands without an answer.
-    outstanding: u32,
-    /// How zeros are written, as long as this goes well.
-    zeroing: Zeroing,
-    /// What is to happen when the last answer is in, instead of going on.
-    verdict: Option<Verdict>,
-    /// Its SYNCHRONIZE CACHE covers writes that no other flush does.
-    covers_writes: bool,
-    immediate_retries: u32,
-    /// Waits in a row.
-    delays: u32,
-    /// When a try was in vain for the first time.
-    refused_since_ms: Option<u64>,
-    /// The number of its first command since it was started; 0 for none.
-    first_sent: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum State {
-    Free,
-    Live(BlockOperation),
-    /// Completed, not yet released.
-    Ended,
-}
-
-/// How far a request has been submitted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Progress {
-    extent: usize,
-    done_bytes: u64,
-    sync: Sync,
-}
-
-/// Whether the cache has still to be written out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Sync {
-    /// Not yet known: the data comes first.
-    #[default]
-    Later,
-    /// The next command is a SYNCHRONIZE CACHE.
-    Due,
-    /// It has been submitted.
-    Submitted,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Verdict {
-    /// Without a setback it is our own change of mind.
-    Again {
-        delayed: bool,
-        setback: Option<Setback>,
-    },
-    Fail(Failure),
-}
-
-impl Verdict {
-    fn at_once(setback: Setback) -> Self {
-        Self::Again {
-            delayed: false,
-            setback: Some(setback),
-        }
-    }
-
-    fn delayed(setback: Setback) -> Self {
-        Self::Again {
-            delayed: true,
-            setback: Some(setback),
-        }
-    }
-}
-
-/// What an answer means.
-enum Judgement {
-    Done,
-    Verdict(Verdict),
-    /// An earlier write has failed; this command has not run (SPC-5, "Deferred errors").
-    DeferredError(Sense),
-    /// The command is not to be had, or not in this form.
-    Refused(Sense),
-}
-
 impl Requests {
     /// An empty table of `length` slots for the disk `facts` at the LUN field `lun`. `shared` is the
     /// same for all sessions of the disk.
@@ -258,18 +109,6 @@ impl Requests {
         self.facts = facts;
     }
 
-    /// How long a request is tried again, in milliseconds, counted from the first time that the target
-    /// did not carry it out though it might have later (busy, not ready, LUN not there, aborted, no
-    /// answer in time …); `None`, as at first, for ever. After that it fails with
-    /// [`Failure::OutOfPatience`].
-    ///
-    /// The count starts anew with each request. A new session does not start it anew: it is the same
-    /// guest that waits, and a target that drops each session would be waited for without end. The
-    /// time for which there is no session at all is nobody's refusal, and has no end here.
-    pub fn set_patience_ms(&mut self, patience_ms: Option<u64>) {
-        self.patience_ms = patience_ms;
-    }
-
     /// What is known about the disk.
     pub fn facts(&self) -> &LunFacts {
         &self.facts
@@ -278,11 +117,6 @@ impl Requests {
     /// The tag that the next admitted request will have; `None` when the table is full.
     pub fn next_free(&self) -> Option<RequestTag> {
         self.free.last().copied().map(RequestTag)
-    }
-
-    /// How often a request was begun again on the same session, since the table was made.
-    pub fn retries(&self) -> u64 {
-        self.retries
     }
 
     /// How many requests are admitted and not released.
@@ -395,22 +229,6 @@ impl Requests {
         self.deferred.next_due_ms()
     }
 
-    /// Whether since the last call the target has told that tasks may have been ended without an
-    /// answer (unit attention 29h or 2Fh). The owner then calls
-    /// [`Session::expect_answers_by`] for every session of the logical unit: which of them is told is
-    /// the target's affair (SAM-6, "Unit attention conditions").
-    pub fn take_tasks_cleared(&mut self) -> bool {
-        core::mem::take(&mut self.tasks_cleared)
-    }
-
-    /// Whether since the last call the target has told that the disk is not as it was probed: by a unit
-    /// attention (capacity, mode parameters, INQUIRY data, medium, logical units), or by refusing to
-    /// write to a disk that could be written. The owner then probes it, and calls
-    /// [`Requests::set_facts`].
-    pub fn take_facts_outdated(&mut self) -> bool {
-        core::mem::take(&mut self.facts_outdated)
-    }
-
     /// A command of `request` has ended.
     pub fn command_done(
         &mut self,
@@ -436,72 +254,12 @@ impl Requests {
         self.answered(request, now_ms)
     }
 
-    /// What an answer says about the target rather than about its command.
-    fn learn(&mut self, request: RequestTag, outcome: &Outcome) {
-        if outcome.response != Response::Completed {
-            return;
-        }
-        if ScsiStatus(outcome.status).is_busy() {
-            let slot = self.slots.get(request.0 as usize);
-            self.depth.refused(slot.map_or(0, |slot| slot.first_sent));
-        }
-        if let Some(sense) = check_condition(outcome) {
-            self.learn_from(&sense);
-            self.facts_outdated |= self.is_outdated_by(&sense);
-        }
-    }
-
-    /// A command has ended that is none of a request's: its owner probes the disk on the same session.
-    /// What the target tells once, it may have told there.
-    pub fn foreign_command_done(&mut self, outcome: &Outcome) {
-        if outcome.response != Response::Completed {
-            return;
-        }
-        if let Some(sense) = check_condition(outcome) {
-            self.learn_from(&sense);
-            if sense.deferred && sense.key != SenseKey::RECOVERED_ERROR {
-                self.shared.durability.lose(Loss::Deferred(sense));
-            }
-        }
-    }
-
-    fn learn_from(&mut self, sense: &Sense) {
-        let attention = sense.unit_attention();
-        self.tasks_cleared |= attention.is_some_and(UnitAttention::may_have_ended_tasks);
-        if sense.tells_of_power_loss() {
-            self.shared.durability.power_lost(*sense);
-        }
-    }
-
-    /// Whether the disk is not as it was probed.
-    fn is_outdated_by(&self, sense: &Sense) -> bool {
-        let is_protected = SenseAction::of(sense) == SenseAction::GiveUp(GiveUp::WriteProtected);
-        let tells_of_change = |attention: UnitAttention| {
-            // The number may lead to another logical unit now.
-            attention.outdates_facts() || attention == UnitAttention::ReportedLunsChanged
-        };
-        is_protected && !self.facts.write_protected
-            || sense.unit_attention().is_some_and(tells_of_change)
-    }
-
-    /// Whether the target has to move every byte: the data of the guest, or zeros in its place. For
-    /// the block of WRITE SAME and the list of UNMAP the status says all: tgt counts an UNMAP's
-    /// list as not moved.
-    fn moves_guest_data(&self, request: RequestTag, operation: BlockOperation) -> bool {
-        let zeroing = self.slots.get(request.0 as usize).map(|slot| slot.zeroing);
-        match operation {
-            BlockOperation::Read | BlockOperation::Write { .. } => true,
-            BlockOperation::WriteZeroes { .. } => zeroing == Some(Zeroing::Write),
-            BlockOperation::Flush | BlockOperation::Discard => false,
-        }
-    }
-
     /// The target did not take a command of `request`: for want of something, then it is tried again,
     /// or because it never will.
     pub fn command_rejected(
         &mut self,
         request: RequestTag,
-        reason: crate::pdu::reject::RejectReason,
+        reason: RejectReason,
         now_ms: u64,
     ) -> Option<Completion> {
         self.depth.ended();
@@ -537,33 +295,6 @@ impl Requests {
         }
         self.decide(request, Verdict::at_once(Setback::TimedOut));
         Ok(self.answered(request, now_ms))
-    }
-
-    /// The session is gone, and with it every command that was in flight: all requests that have
-    /// not ended start again, in the order in which they were admitted.
-    pub fn session_lost(&mut self) {
-        self.deferred.clear();
-        self.depth.session_lost();
-        self.to_submit.clear();
-        for request in (0u32..)
-            .zip(&self.slots)
-            .map(|(index, _)| RequestTag(index))
-        {
-            if self.operation(request).is_some() {
-                self.to_submit.push_back(request);
-            }
-        }
-        for at in 0..self.to_submit.len() {
-            if let Some(request) = self.to_submit.get(at).copied() {
-                self.restart(request);
-                if let Some(slot) = self.slot(request) {
-                    slot.delays = 0;
-                }
-            }
-        }
-        let slots = &self.slots;
-        let order = |request: &RequestTag| slots.get(request.0 as usize).map(|slot| slot.order);
-        self.to_submit.make_contiguous().sort_unstable_by_key(order);
     }
 
     /// Ends a request that will not be carried out. `false` when it had ended already, or has
@@ -607,10 +338,7 @@ impl Requests {
     }
 
     /// The next command of a request, and how far it is then submitted.
-    fn next_command(
-        &self,
-        request: RequestTag,
-    ) -> Option<(crate::scsi::command::ScsiCommand, Progress)> {
+    fn next_command(&self, request: RequestTag) -> Option<(ScsiCommand, Progress)> {
         let operation = self.operation(request)?;
         let slot = self.slots.get(request.0 as usize)?;
         if slot.verdict.is_some() {
@@ -637,51 +365,6 @@ impl Requests {
             return Some((self.facts.flush_command(), progress));
         }
         None
-    }
-
-    /// Whether zeros are written as data, for want of a command for them.
-    pub fn writes_zeros_as_data(&self) -> bool {
-        weaker(self.facts.zeroing(false), self.zeroing) == Zeroing::Write
-    }
-
-    /// How zeros for `operation` are written now.
-    fn best_zeroing(&self, operation: BlockOperation) -> Zeroing {
-        let unmap = matches!(operation, BlockOperation::WriteZeroes { unmap: true, .. });
-        weaker(self.facts.zeroing(unmap), self.zeroing)
-    }
-
-    /// The target does not implement a command: for WRITE SAME there is another way.
-    fn refused(&mut self, request: RequestTag, operation: BlockOperation, sense: Sense) {
-        let is_zeroing = matches!(operation, BlockOperation::WriteZeroes { .. });
-        let is_sync = self
-            .slot(request)
-            .is_some_and(|slot| slot.progress.sync == Sync::Submitted);
-        if is_zeroing && !is_sync {
-            self.weaken_zeroing(request, sense);
-        } else {
-            self.decide(request, Verdict::Fail(Failure::Sense(sense)));
-        }
-    }
-
-    /// From now on zeros are written the next weaker way; plain writes are the weakest. Several
-    /// commands of the old way may be refused: that weakens it once.
-    fn weaken_zeroing(&mut self, request: RequestTag, sense: Sense) {
-        let used = self
-            .slot(request)
-            .map_or(Zeroing::Write, |slot| slot.zeroing);
-        match used.fallback() {
-            Some(fallback) => {
-                self.zeroing = weaker(self.zeroing, fallback);
-                self.decide(
-                    request,
-                    Verdict::Again {
-                        delayed: false,
-                        setback: None,
-                    },
-                );
-            }
-            None => self.decide(request, Verdict::Fail(Failure::Sense(sense))),
-        }
     }
 
     /// The first failure counts; before one, the longest delay.
@@ -750,17 +433,6 @@ impl Requests {
         self.end(request, Ok(()))
     }
 
-    /// Takes a living request back to its beginning.
-    fn restart(&mut self, request: RequestTag) {
-        if let Some(operation) = self.operation(request) {
-            let zeroing = self.best_zeroing(operation);
-            self.flush_undone(request);
-            if let Some(slot) = self.slot(request) {
-                slot.start(zeroing);
-            }
-        }
-    }
-
     /// If a SYNCHRONIZE CACHE of `request` was submitted, it has not ended well.
     fn flush_undone(&mut self, request: RequestTag) {
         if let Some(slot) = self.slot(request)
@@ -770,156 +442,10 @@ impl Requests {
         }
     }
 
-    /// Notes the first try in vain, and gives up when that is too long ago.
-    fn out_of_patience(
-        &mut self,
-        request: RequestTag,
-        setback: Option<Setback>,
-        now_ms: u64,
-    ) -> Option<Failure> {
-        let last = setback?;
-        let since_ms = *self.slot(request)?.refused_since_ms.get_or_insert(now_ms);
-        let tried_ms = now_ms.saturating_sub(since_ms);
-        let is_over = self.patience_ms.is_some_and(|most_ms| tried_ms >= most_ms);
-        is_over.then_some(Failure::OutOfPatience { last, tried_ms })
-    }
-
-    fn again(&mut self, request: RequestTag, delayed: bool, now_ms: u64) {
-        self.retries += 1;
-        self.restart(request);
-        let patience_ms = self.patience_ms;
-        let Some(slot) = self.slot(request) else {
-            return;
-        };
-        slot.immediate_retries = slot.immediate_retries.saturating_add(1);
-        if delayed || slot.immediate_retries > MAX_IMMEDIATE_RETRIES {
-            let due_ms = now_ms.saturating_add(delay_ms(slot.delays));
-            slot.delays = slot.delays.saturating_add(1);
-            // The last try is made when patience ends, not some time after.
-            let end_ms = slot.refused_since_ms.zip(patience_ms);
-            let end_ms = end_ms.map_or(u64::MAX, |(since_ms, most_ms)| {
-                since_ms.saturating_add(most_ms)
-            });
-            let order = slot.order;
-            self.deferred.push(due_ms.min(end_ms), order, request);
-        } else {
-            self.to_submit.push_back(request);
-        }
-    }
-
     fn end(&mut self, request: RequestTag, result: Result<(), Failure>) -> Option<Completion> {
         self.flush_undone(request);
         self.slot(request)?.state = State::Ended;
         Some(Completion { request, result })
-    }
-}
-
-impl From<Loss> for Failure {
-    fn from(loss: Loss) -> Self {
-        match loss {
-            Loss::Deferred(sense) => Self::LostWrite(sense),
-            Loss::Power(sense) => Self::PowerLoss(sense),
-        }
-    }
-}
-
-/// The weaker of two ways of writing zeros.
-fn weaker(a: Zeroing, b: Zeroing) -> Zeroing {
-    match (a, b) {
-        (Zeroing::Write, _) | (_, Zeroing::Write) => Zeroing::Write,
-        (Zeroing::WriteSame, _) | (_, Zeroing::WriteSame) => Zeroing::WriteSame,
-        (Zeroing::WriteSameUnmap, Zeroing::WriteSameUnmap) => Zeroing::WriteSameUnmap,
-    }
-}
-
-impl Slot {
-    fn new() -> Self {
-        Self {
-            state: State::Free,
-            extents: Vec::new(),
-            order: 0,
-            progress: Progress::default(),
-            outstanding: 0,
-            zeroing: Zeroing::Write,
-            verdict: None,
-            covers_writes: false,
-            immediate_retries: 0,
-            delays: 0,
-            refused_since_ms: None,
-            first_sent: 0,
-        }
-    }
-
-    /// From the beginning.
-    fn start(&mut self, zeroing: Zeroing) {
-        self.zeroing = zeroing;
-        self.progress = Progress::default();
-        self.outstanding = 0;
-        self.verdict = None;
-        self.first_sent = 0;
-    }
-}
-
-/// The sense data of a CHECK CONDITION.
-fn check_condition(outcome: &Outcome) -> Option<Sense> {
-    let is_check_condition = ScsiStatus(outcome.status) == ScsiStatus::CHECK_CONDITION;
-    Sense::parse(outcome.sense.as_bytes()).filter(|_| is_check_condition)
-}
-
-/// What the end of a command means.
-fn judge(outcome: &Outcome, moves_guest_data: bool) -> Judgement {
-    if let Response::Failed(code) = outcome.response {
-        return Judgement::Verdict(Verdict::Fail(Failure::TargetFailure(code)));
-    }
-    let status = ScsiStatus(outcome.status);
-    if status == ScsiStatus::CHECK_CONDITION {
-        return judge_sense(outcome, moves_guest_data);
-    }
-    if status.is_success() {
-        return judge_length(outcome, moves_guest_data);
-    }
-    if status.is_busy() || status == ScsiStatus::TASK_ABORTED {
-        return Judgement::Verdict(Verdict::delayed(Setback::Status(status)));
-    }
-    Judgement::Verdict(Verdict::Fail(Failure::Status(status)))
-}
-
-fn judge_length(outcome: &Outcome, moves_guest_data: bool) -> Judgement {
-    let Outcome {
-        transferred_bytes,
-        expected_bytes,
-        ..
-    } = *outcome;
-    if transferred_bytes == expected_bytes || !moves_guest_data {
-        return Judgement::Done;
-    }
-    Judgement::Verdict(Verdict::Fail(Failure::Short {
-        transferred_bytes,
-        expected_bytes,
-    }))
-}
-
-fn judge_sense(outcome: &Outcome, moves_guest_data: bool) -> Judgement {
-    let Some(sense) = Sense::parse(outcome.sense.as_bytes()) else {
-        return Judgement::Verdict(Verdict::delayed(Setback::NoSense));
-    };
-    let setback = Setback::Sense(sense);
-    match SenseAction::of(&sense) {
-        SenseAction::Success => judge_length(outcome, moves_guest_data),
-        SenseAction::Retry(Retry::DeferredError) => Judgement::DeferredError(sense),
-        SenseAction::Retry(Retry::UnitAttention | Retry::Aborted | Retry::NoReason) => {
-            Judgement::Verdict(Verdict::at_once(setback))
-        }
-        // The disk was there when the session was made, so it will be again: a target that comes
-        // up answers this until it has found its logical units, and one that needs a hand gets it.
-        SenseAction::Retry(_)
-        | SenseAction::GiveUp(GiveUp::LunNotSupported | GiveUp::NeedsAttendance) => {
-            Judgement::Verdict(Verdict::delayed(setback))
-        }
-        SenseAction::GiveUp(GiveUp::InvalidOpcode | GiveUp::InvalidField) => {
-            Judgement::Refused(sense)
-        }
-        SenseAction::GiveUp(_) => Judgement::Verdict(Verdict::Fail(Failure::Sense(sense))),
     }
 }
 

@@ -11,10 +11,13 @@ use super::*;
 use crate::crc32c::Crc32c;
 use crate::disk::example::{disk, thin_disk};
 use crate::disk::facts::BlockLimits;
-use crate::limits::RETRY_DELAY_MS;
+use crate::limits::{MAX_IMMEDIATE_RETRIES, RETRY_DELAY_MS};
 use crate::login::negotiated::{Negotiated, example};
+use crate::pdu::command::Response;
 use crate::pdu::{BHS_LENGTH_BYTES, RESERVED_TAG, assemble, data_segment_length};
 use crate::scsi::opcode;
+use crate::scsi::sense::Sense;
+use crate::scsi::status::ScsiStatus;
 use crate::sequence::SerialNumber;
 use crate::session::{Event, Received, Transmit};
 
