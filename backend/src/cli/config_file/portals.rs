@@ -10,7 +10,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{BLK_FILE, Defaults, NAME, OWN as OF_DISK, PORTAL, Reading, SERVICE, SOCKET_PATH, URL};
+use super::keys::{BLK_FILE, Defaults, NAME, OWN as OF_DISK, PORTAL, SERVICE, SOCKET_PATH, URL};
+use super::reading::Reading;
 use crate::cli::values::parse_rediscover;
 use crate::config::{
     DEFAULT_REDISCOVER, MAX_PORTALS, ManagementSettings, NamePattern, PortalSettings,

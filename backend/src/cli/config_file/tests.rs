@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::reading::MAX_PROBLEMS;
 use super::*;
 use crate::config::SandboxMode;
 
