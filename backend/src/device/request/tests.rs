@@ -2,6 +2,7 @@
 
 use super::super::test_ring::*;
 use super::*;
+use crate::device::chain::ChainError;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
