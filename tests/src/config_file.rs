@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::control_socket::ControlSocket;
 use crate::daemon::{Daemon, Launch};
 use crate::frontend::{Frontend, FrontendConfig};
 use crate::served::{INITIATOR_NAME, SOON};
@@ -35,11 +36,11 @@ impl ConfigFile {
         let _ = writeln!(self.text, "{key} = '{value}'");
     }
 
-    /// A control socket; its path.
-    pub fn control_socket(&mut self) -> PathBuf {
+    /// A control socket.
+    pub fn control_socket(&mut self) -> ControlSocket {
         let path = self.directory().join("control");
         self.setting("control-socket", &path.display().to_string());
-        path
+        ControlSocket::at(path)
     }
 
     /// Adds a disk with these further settings.

@@ -10,6 +10,7 @@
 )]
 
 pub mod config_file;
+pub mod control_socket;
 pub mod daemon;
 pub mod disk;
 pub mod exposition;

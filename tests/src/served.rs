@@ -11,6 +11,9 @@ use crate::frontend::{Frontend, FrontendConfig};
 /// Who the daemon and the verbs are in tests, so that no warning about a made-up name is logged.
 pub const INITIATOR_NAME: &str = "iqn.2026-11.org.example:initiator";
 
+/// A disk on loopback where nobody listens, and nobody will.
+pub const AWAY: &str = "iscsi://127.0.0.1:1/iqn.2026-11.org.example:away/0";
+
 /// How long something that should happen at once may take.
 pub const SOON: Duration = Duration::from_secs(10);
 

@@ -1,9 +1,7 @@
 //! A daemon with a configuration file and a control socket, whose disks come and go.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,7 +9,8 @@ use std::thread;
 use serde_json::Value;
 
 use crate::config_file::ConfigFile;
-use crate::daemon::{Daemon, Output, run};
+use crate::control_socket::{ControlSocket, exchange};
+use crate::daemon::{Daemon, Output};
 use crate::frontend::Frontend;
 use crate::model::{Mix, Model, random_mix};
 use crate::served::SOON;
@@ -24,7 +23,7 @@ pub struct Service {
     /// Its file; to be written anew with [`Service::rewrite`].
     pub config: ConfigFile,
     /// Its control socket.
-    pub control: PathBuf,
+    pub control: ControlSocket,
     /// The file before its first disk.
     top: String,
     /// What the disks hold on which a guest has worked.
@@ -55,7 +54,7 @@ impl Service {
             top,
             models: Mutex::default(),
         };
-        let answers = wait::until(SOON, || UnixStream::connect(&service.control).ok());
+        let answers = wait::until(SOON, || UnixStream::connect(service.control.path()).ok());
         assert!(answers.is_some(), "{:#?}", service.daemon.log());
         service
     }
@@ -69,8 +68,7 @@ impl Service {
 
     /// Runs a verb that asks at the control socket.
     pub fn verb(&self, arguments: &[&str]) -> Output {
-        let socket = self.control.display().to_string();
-        run(&[arguments, &["--control-socket", &socket]].concat())
+        self.control.verb(arguments)
     }
 
     /// Runs a verb that has to succeed; its document.
@@ -95,21 +93,20 @@ impl Service {
     /// # Panics
     /// When there is none in time.
     pub fn ask(&self, line: &[u8]) -> Value {
-        let mut stream = UnixStream::connect(&self.control).expect("it is there");
-        stream.set_read_timeout(Some(SOON)).expect("a time");
-        stream.write_all(line).expect("it listens");
-        let mut answer = String::new();
-        BufReader::new(stream)
-            .read_line(&mut answer)
-            .expect("an answer");
-        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
+        self.control.ask(line)
     }
 
     /// The status of all disks.
+    ///
+    /// # Panics
+    /// When nobody tells it soon.
     pub fn disks(&self) -> Vec<Value> {
-        let answer = self.ask(b"{\"verb\":\"status\"}\n");
-        let disks = answer["result"]["disks"].as_array();
-        disks.cloned().unwrap_or_else(|| panic!("{answer}"))
+        // Others may have taken all places, and have just gone.
+        let disks = wait::until(SOON, || {
+            let answer = exchange(&mut self.control.connect(), b"{\"verb\":\"status\"}\n").ok()?;
+            answer["result"]["disks"].as_array().cloned()
+        });
+        disks.unwrap_or_else(|| panic!("no status: {:#?}", self.daemon.log()))
     }
 
     /// The names of all disks, in the order of the status.
@@ -141,13 +138,16 @@ impl Service {
         self.until(name, |disk| disk["state"] == "serving")
     }
 
-    /// Connects to a disk as soon as its socket is there; the status knows of it then.
+    /// Connects to a disk as soon as its socket is there; the status knows of it and its queues then.
     ///
     /// # Panics
     /// When there is none soon.
     pub fn guest(&self, name: &str) -> Frontend {
         let guest = self.config.connect(&self.daemon, name);
-        self.until(name, |disk| !disk["front_end"].is_null());
+        let no_queues = Value::Array(Vec::new());
+        self.until(name, |disk| {
+            !disk["front_end"].is_null() && disk["queues"] != no_queues
+        });
         guest
     }
 

@@ -6,12 +6,12 @@
 )]
 
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use iscsi_test_target::{LunConfig, TargetConfig, TestTarget};
 use vhost_user_iscsi_tests::config_file::ConfigFile;
+use vhost_user_iscsi_tests::control_socket::ControlSocket;
 use vhost_user_iscsi_tests::daemon::{Daemon, run};
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::Frontend;
@@ -153,15 +153,8 @@ fn until_all_moved(loads: &[Loaded], by: u64) {
 }
 
 /// How often each disk's sessions had to be made again.
-fn reconnects(control: &Path) -> Vec<u64> {
-    let status = run(&[
-        "status",
-        "--json",
-        "--control-socket",
-        control.to_str().unwrap(),
-    ]);
-    assert_eq!(status.code, Some(0), "{}", status.stderr);
-    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+fn reconnects(control: &ControlSocket) -> Vec<u64> {
+    let status = control.document(&["status"]);
     let of = |disk: &serde_json::Value| {
         let sessions = disk["sessions"].as_array().unwrap().iter();
         sessions
@@ -272,9 +265,8 @@ fn check_says_all_that_is_wrong_and_with_login_what_the_targets_say() {
 fn a_service_without_a_disk_runs_until_it_is_told_to_end() {
     let mut config = ConfigFile::new();
     let control = config.control_socket();
-    let control = control.to_str().unwrap();
     let mut daemon = config.start();
-    let answers = || run(&["status", "--control-socket", control]).code == Some(0);
+    let answers = || control.verb(&["status"]).code == Some(0);
     assert_eq!(wait::until(SOON, || answers().then_some(())), Some(()));
     let (status, _) = daemon.terminate(SOON);
     assert!(status.success(), "{status}: {:#?}", daemon.log());

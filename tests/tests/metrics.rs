@@ -18,7 +18,7 @@ use vhost_user_iscsi_tests::daemon::{Daemon, run};
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::exposition::Exposition;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::served::{SOON, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{AWAY, SOON, one_lun, start_target};
 use vhost_user_iscsi_tests::wait;
 
 /// The longest head of a request that is read.
@@ -42,8 +42,7 @@ impl Measured {
             &target.url(0),
             "sessions = 1\niops-write = 5\nbps-total = '1GiB'",
         );
-        let away = "iscsi://127.0.0.1:1/iqn.2026-11.org.example:away/0";
-        config.disk("b", away, "");
+        config.disk("b", AWAY, "");
         let daemon = config.start();
         let line = daemon.wait_log("metrics are at http://", SOON);
         let (_, address) = line.split_once("http://").unwrap();

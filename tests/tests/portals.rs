@@ -7,11 +7,8 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use iscsi_test_target::{
@@ -20,6 +17,7 @@ use iscsi_test_target::{
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 use vhost_user_iscsi_tests::config_file::ConfigFile;
+use vhost_user_iscsi_tests::control_socket::ControlSocket;
 use vhost_user_iscsi_tests::daemon::{Daemon, Output, run};
 use vhost_user_iscsi_tests::disk::{DISK_BYTES, pattern};
 use vhost_user_iscsi_tests::frontend::Frontend;
@@ -35,7 +33,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// A configuration without a disk of its own.
 struct Site {
     config: ConfigFile,
-    control: PathBuf,
+    control: ControlSocket,
 }
 
 impl Site {
@@ -78,8 +76,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     fn verb(&self, arguments: &[&str]) -> Output {
-        let socket = ["--control-socket", self.site.control.to_str().unwrap()];
-        run(&[arguments, &socket].concat())
+        self.site.control.verb(arguments)
     }
 
     fn status(&self) -> Option<Value> {
@@ -112,22 +109,16 @@ impl Running<'_> {
         })
     }
 
+    fn reload(&self) -> Value {
+        self.site.control.ask(b"{\"verb\":\"reload\"}\n")
+    }
+
     /// Waits until the first portal was asked once more, from start to end.
     fn until_asked_again(&self) -> Value {
         let asked = |status: &Value| status["portals"][0]["last_discovery"].clone();
         let before = asked(&self.until(|_| true));
         let once = asked(&self.until(|status| asked(status) != before));
         self.until(|status| asked(status) != once)
-    }
-
-    /// One request on the control socket, and its answer.
-    fn ask(&self, request: &str) -> Value {
-        let mut stream = UnixStream::connect(&self.site.control).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        writeln!(stream, "{request}").unwrap();
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap()
     }
 
     fn connect(&self, name: &str) -> Frontend {
@@ -363,7 +354,7 @@ fn a_reload_changes_portals_and_a_disk_of_the_file_takes_the_place_of_what_was_f
         )
     };
     fs::write(&file, format!("{}{}", site.config.text, table(&a2, 2))).unwrap();
-    let refused = running.ask(r#"{"verb":"reload"}"#);
+    let refused = running.reload();
     let problem = refused["result"]["problems"][0].as_str().unwrap();
     assert!(
         problem.contains(&a2) && problem.contains("found at a portal"),
@@ -379,7 +370,7 @@ fn a_reload_changes_portals_and_a_disk_of_the_file_takes_the_place_of_what_was_f
     let portal = text.replace("exclude = ['*:b']", "include = ['*:a', '*:b']");
     let disk = table(&a1, 1);
     fs::write(&file, format!("{portal}{disk}")).unwrap();
-    let reloaded = running.ask(r#"{"verb":"reload"}"#);
+    let reloaded = running.reload();
     assert_eq!(reloaded["ok"], true, "{reloaded:#}");
     let result = &reloaded["result"];
     assert_eq!(result["problems"], Value::Array(Vec::new()), "{result:#}");
@@ -401,7 +392,7 @@ fn a_reload_changes_portals_and_a_disk_of_the_file_takes_the_place_of_what_was_f
     // Without its portal a disk is gone, as soon as its guest is.
     let (without, _) = portal.split_once("[[portal]]").unwrap();
     fs::write(&file, format!("{without}{disk}")).unwrap();
-    let reloaded = running.ask(r#"{"verb":"reload"}"#);
+    let reloaded = running.reload();
     assert_eq!(reloaded["result"]["kept"][0]["name"], a2, "{reloaded:#}");
     assert_eq!(
         reloaded["result"]["removed"],

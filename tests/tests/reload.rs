@@ -12,17 +12,14 @@ use std::thread;
 use iscsi_test_target::{CommandFault, LunConfig, Rule, TargetConfig, TestTarget};
 use serde_json::{Value, json};
 use vhost_user_iscsi_tests::config_file::ConfigFile;
-use vhost_user_iscsi_tests::daemon::{Daemon, run};
+use vhost_user_iscsi_tests::control_socket::ControlSocket;
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::{F_RO, S_OK};
 use vhost_user_iscsi_tests::frontend::{Layout, Request};
-use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, start_target};
+use vhost_user_iscsi_tests::served::{AWAY, SOON, Served, start_target};
 use vhost_user_iscsi_tests::service::Service;
 use vhost_user_iscsi_tests::snapshot::{assert_matches, stable};
 use vhost_user_iscsi_tests::wait;
-
-/// A port on loopback where nobody listens, and nobody will.
-const AWAY: &str = "iscsi://127.0.0.1:1/iqn.2026-11.org.example:away/0";
 
 /// A megabyte for LUN 0, two for LUN 1, and so on: so they can be told apart. All but the first are for
 /// a disk at work, which has 16.
@@ -587,7 +584,7 @@ fn what_belongs_to_the_process_counts_after_a_restart() {
         made["after_restart"],
         json!(["control-socket", "metrics-address"])
     );
-    assert!(service.control.exists());
+    assert!(service.control.path().exists());
     assert_eq!(service.names(), ["a"]);
 }
 
@@ -614,25 +611,16 @@ fn several_who_ask_at_once_come_one_after_the_other() {
 
 #[test]
 fn a_single_disk_stays_as_it_is() {
-    let target = target();
-    let directory = tempfile::tempdir().unwrap();
-    let control = directory.path().join("control");
-    let control = control.to_str().unwrap();
-    let arguments = [
-        "--initiator-name",
-        INITIATOR_NAME,
-        "--control-socket",
-        control,
-    ];
-    let mut daemon = Daemon::start(&target.url(1), &arguments);
-    let url = target.url(2);
+    let control = ControlSocket::new();
+    let mut served = Served::from(target(), 1, &control.arguments());
+    let url = served.target.url(2);
     let verbs: [&[&str]; 3] = [
         &["reload"],
         &["remove", "disk"],
         &["add", "--socket-path", "x", &url],
     ];
     for verb in verbs {
-        let refused = run(&[verb, &["--control-socket", control]].concat());
+        let refused = control.verb(verb);
         assert_eq!(refused.code, Some(2), "{}", refused.stderr);
         assert!(
             refused.stderr.contains("serve --config"),
@@ -641,8 +629,8 @@ fn a_single_disk_stays_as_it_is() {
         );
     }
     // What it does for everybody who has not asked for it.
-    daemon.hang_up();
-    assert_eq!(daemon.wait_exit(SOON).code(), None);
+    served.daemon.hang_up();
+    assert_eq!(served.daemon.wait_exit(SOON).code(), None);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use vhost_user_iscsi_tests::daemon::{Daemon, Launch, run};
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
-use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{AWAY, INITIATOR_NAME, SOON, one_lun, start_target};
 use vhost_user_iscsi_tests::wait;
 
 /// `backend/src/sandbox/trespass.rs`.
@@ -219,7 +219,7 @@ fn what_may_be_read_again_can_be_opened_and_what_lies_beside_it_cannot() {
     let socket_at = TempDir::new().unwrap();
     let text = format!(
         "initiator-name = '{INITIATOR_NAME}'\nchap-user = 'us'\nchap-secret-file = '{}'\n[[disk]]\n\
-         socket-path = '{}'\nurl = 'iscsi://127.0.0.1:1/iqn.2026-11.org.example:away/0'\n",
+         socket-path = '{}'\nurl = '{AWAY}'\n",
         secret.display(),
         socket_at.path().join("s").display(),
     );

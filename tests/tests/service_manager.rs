@@ -13,7 +13,7 @@ use iscsi_test_target::{AsyncEvent, CommandFault, LunConfig, Rule, Sense, TestTa
 use serde_json::Value;
 use tempfile::TempDir;
 use vhost_user_iscsi_tests::config_file::ConfigFile;
-use vhost_user_iscsi_tests::daemon::{Daemon, Launch, run};
+use vhost_user_iscsi_tests::daemon::{Daemon, Launch};
 use vhost_user_iscsi_tests::frontend::Frontend;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::served::{SOON, one_lun, start_target};
@@ -86,7 +86,7 @@ fn it_is_ready_when_each_disk_has_been_started_even_if_one_waits_for_its_target(
         ready.contains("STATUS=1 disk served, 1 waiting for the target"),
         "{ready}"
     );
-    let status = run(&["status", "--control-socket", control.to_str().unwrap()]);
+    let status = control.verb(&["status"]);
     assert_eq!(status.code, Some(0), "{}", status.stderr);
     daemon.terminate(SOON);
     manager.wait_for("STOPPING=1");

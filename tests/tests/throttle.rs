@@ -8,13 +8,13 @@
     reason = "helpers of tests fail like tests"
 )]
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use iscsi_test_target::{Event, LunConfig};
 use serde_json::Value;
 use tempfile::TempDir;
-use vhost_user_iscsi_tests::daemon::{Launch, run};
+use vhost_user_iscsi_tests::control_socket::ControlSocket;
+use vhost_user_iscsi_tests::daemon::Launch;
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig, IO_LIMIT, Layout, Request};
@@ -36,17 +36,16 @@ const TERM_LIMIT: Duration = Duration::from_secs(2);
 /// A served disk with a control socket.
 struct Limited {
     served: Served,
-    directory: TempDir,
+    control: ControlSocket,
 }
 
 impl Limited {
     fn new(arguments: &str) -> Self {
-        let directory = TempDir::with_prefix("limits-").unwrap();
-        let control = directory.path().join("control");
-        let mut all = vec!["--control-socket", control.to_str().unwrap()];
+        let control = ControlSocket::new();
+        let mut all = control.arguments().to_vec();
         all.extend(arguments.split_whitespace());
         let served = Served::with(one_lun(LunConfig::of_bytes(16 << 20)), &all);
-        Self { served, directory }
+        Self { served, control }
     }
 
     fn connect(&self, queues: u16, inflight: bool) -> Frontend {
@@ -57,16 +56,9 @@ impl Limited {
         })
     }
 
-    fn control(&self) -> PathBuf {
-        self.directory.path().join("control")
-    }
-
     fn verb(&self, verb: &str, arguments: &[&str]) -> Value {
-        let control = self.control();
-        let socket = ["--json", "--control-socket", control.to_str().unwrap()];
-        let output = run(&[&[verb, "disk"], arguments, &socket].concat());
-        assert_eq!(output.code, Some(0), "{}", output.stderr);
-        serde_json::from_str(&output.stdout).unwrap()
+        let arguments = [&[verb, "disk"], arguments].concat();
+        self.control.document(&arguments)
     }
 
     /// How many requests the limits have held so far.
@@ -283,15 +275,10 @@ fn limits_change_while_the_disk_is_served() {
 
 #[test]
 fn what_a_server_is_asked_for_is_checked_there_too() {
-    use std::io::{BufRead, BufReader, Write};
     let limited = Limited::new("--iops-read 7");
-    let mut stream = std::os::unix::net::UnixStream::connect(limited.control()).unwrap();
-    let mut ask = |set: &str| {
+    let ask = |set: &str| {
         let line = format!("{{\"verb\":\"limits\",\"disk\":\"disk\",\"set\":{set}}}\n");
-        stream.write_all(line.as_bytes()).unwrap();
-        let mut answer = String::new();
-        BufReader::new(&stream).read_line(&mut answer).unwrap();
-        serde_json::from_str::<Value>(&answer).unwrap()
+        limited.control.ask(line.as_bytes())
     };
     for bad in [
         r#"{"iops_total":{"per_s":0}}"#,

@@ -5,70 +5,38 @@
     reason = "helpers of tests fail like tests"
 )]
 
-use std::path::PathBuf;
-
 use iscsi_test_target::{LunConfig, TestTarget};
 use rustix::process::Signal;
 use serde_json::Value;
-use vhost_user_iscsi_tests::config_file::ConfigFile;
-use vhost_user_iscsi_tests::daemon::{Daemon, run};
+use vhost_user_iscsi_tests::daemon::run;
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::served::{SOON, one_lun, start_target};
+use vhost_user_iscsi_tests::service::Service;
 use vhost_user_iscsi_tests::terminal::InTerminal;
 use vhost_user_iscsi_tests::wait;
 
 /// What ends an alternate screen.
 const LEFT: &str = "\x1b[?1049l";
 
-/// A daemon with the disk `a`, which is served.
-struct Watched {
-    _target: TestTarget,
-    config: ConfigFile,
-    control: PathBuf,
-    daemon: Daemon,
+/// A service with the disk `a`, which is served.
+fn watched() -> (TestTarget, Service) {
+    let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let service = Service::start(|config| config.disk("a", &target.url(0), "sessions = 1"));
+    service.until_served("a");
+    (target, service)
 }
 
-impl Watched {
-    fn new() -> Self {
-        let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
-        let mut config = ConfigFile::new();
-        let control = config.control_socket();
-        config.disk("a", &target.url(0), "sessions = 1");
-        let daemon = config.start();
-        let watched = Self {
-            _target: target,
-            config,
-            control,
-            daemon,
-        };
-        watched.until_served();
-        watched
-    }
-
-    fn until_served(&self) {
-        let is_served = || {
-            let output = run(&self.arguments("status", &[]));
-            output.stdout.contains("a  serving").then_some(())
-        };
-        wait::until(SOON, is_served).unwrap_or_else(|| panic!("{:#?}", self.daemon.log()));
-    }
-
-    fn arguments<'a>(&'a self, verb: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        let socket = ["--control-socket", self.control.to_str().unwrap()];
-        [&[verb], more, &socket].concat()
-    }
-
-    fn top(&self) -> InTerminal {
-        let top = InTerminal::start(&self.arguments("top", &["--interval", "100ms"]));
-        top.wait_for("reads/s", SOON);
-        top
-    }
+fn top(service: &Service) -> InTerminal {
+    let arguments = ["top", "--interval", "100ms"];
+    let top = InTerminal::start(&[&arguments[..], &service.control.arguments()].concat());
+    top.wait_for("reads/s", SOON);
+    top
 }
 
 #[test]
 fn whatever_ends_it_leaves_the_terminal_as_it_was() {
-    let watched = Watched::new();
+    let (_target, service) = watched();
     let ways: [fn(&mut InTerminal); 4] = [
         |top| top.press(b"q"),
         |top| top.press(b"\x03"),
@@ -76,7 +44,7 @@ fn whatever_ends_it_leaves_the_terminal_as_it_was() {
         |top| top.signal(Signal::INT),
     ];
     for (way, end) in ways.into_iter().enumerate() {
-        let mut top = watched.top();
+        let mut top = top(&service);
         assert!(top.is_raw(), "way {way}");
         end(&mut top);
         let status = top.wait_exit(SOON);
@@ -88,12 +56,12 @@ fn whatever_ends_it_leaves_the_terminal_as_it_was() {
 
 #[test]
 fn a_process_that_goes_away_and_comes_back_is_watched_again() {
-    let mut watched = Watched::new();
-    let mut top = watched.top();
-    watched.daemon.kill();
+    let (_target, mut service) = watched();
+    let mut top = top(&service);
+    service.daemon.kill();
     let away = top.wait_for("No answer: ", SOON);
     assert!(!away.contains("panicked"), "{away}");
-    watched.daemon = watched.config.start();
+    service.daemon = service.config.start();
     top.wait_for("reads/s", SOON);
     top.press(b"q");
     assert_eq!(top.wait_exit(SOON).code(), Some(0));
@@ -102,8 +70,8 @@ fn a_process_that_goes_away_and_comes_back_is_watched_again() {
 
 #[test]
 fn sessions_come_and_go_by_a_key_and_function_keys_do_nothing() {
-    let watched = Watched::new();
-    let mut top = watched.top();
+    let (_target, service) = watched();
+    let mut top = top(&service);
     assert!(!top.written().contains("session 0"));
     top.press(b"\x1b[A");
     top.wait_for("reads/s", SOON);
@@ -115,12 +83,11 @@ fn sessions_come_and_go_by_a_key_and_function_keys_do_nothing() {
 
 #[test]
 fn json_has_a_line_for_each_interval_with_what_was_done_in_it() {
-    let watched = Watched::new();
-    let mut guest = watched.config.connect(&watched.daemon, "a");
+    let (_target, service) = watched();
+    let mut guest = service.guest("a");
     // What was done before is in no interval.
     assert_eq!(guest.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
-    let arguments = ["--json", "-n", "3", "--interval", "100ms"];
-    let output = run(&watched.arguments("top", &arguments));
+    let output = service.verb(&["top", "--json", "-n", "3", "--interval", "100ms"]);
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     let lines: Vec<Value> = output
         .stdout
@@ -140,9 +107,8 @@ fn json_has_a_line_for_each_interval_with_what_was_done_in_it() {
 
 #[test]
 fn without_a_terminal_there_are_blocks_of_text() {
-    let watched = Watched::new();
-    let arguments = ["--count", "2", "--interval", "100ms", "--sessions"];
-    let output = run(&watched.arguments("top", &arguments));
+    let (_target, service) = watched();
+    let output = service.verb(&["top", "--count", "2", "--interval", "100ms", "--sessions"]);
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     assert_eq!(output.stdout.matches("reads/s").count(), 2);
     assert_eq!(output.stdout.matches("session 0").count(), 2);

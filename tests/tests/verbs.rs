@@ -98,7 +98,7 @@ fn stats() {
     let daemon = config.start();
     let mut guest = config.connect(&daemon, "a");
     assert_eq!(guest.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
-    let socket = ["--control-socket", control.to_str().unwrap()];
+    let socket = control.arguments();
     let masked = |text: &str| without_measurements(&stable(text, &[]));
     shows("stats", &[&["stats"], &socket[..]].concat(), 0, masked);
     shows(
