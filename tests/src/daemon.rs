@@ -33,6 +33,18 @@ const FOREIGN_SECRETS: [&str; 4] = [
     "LIBISCSI_CHAP_TARGET_PASSWORD",
 ];
 
+/// Where a debug build dies: a point, or `POINT:N` (`backend/src/crash_point.rs`).
+pub const CRASH_AT: &str = "VHOST_USER_ISCSI_CRASH_AT";
+/// Its points, in the order of a batch.
+pub const CRASH_POINTS: [&str; 6] = [
+    "marked",
+    "linked",
+    "published",
+    "clearing",
+    "cleared",
+    "settled",
+];
+
 /// How to start a daemon.
 pub struct Launch {
     directory: TempDir,

@@ -9,6 +9,7 @@
     reason = "a harness reports by panicking: its callers are tests"
 )]
 
+pub mod chap;
 pub mod config_file;
 pub mod control_socket;
 pub mod daemon;

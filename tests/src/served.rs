@@ -25,6 +25,14 @@ pub fn start_target(config: TargetConfig) -> TestTarget {
     TestTarget::start(config).expect("a loopback port")
 }
 
+/// Starts one whose only LUN, LUN 0, has 16 MiB.
+///
+/// # Panics
+/// As [`start_target`].
+pub fn start_small_target() -> TestTarget {
+    start_target(one_lun(LunConfig::of_bytes(16 << 20)))
+}
+
 /// A configuration whose only LUN is LUN 0.
 pub fn one_lun(lun: LunConfig) -> TargetConfig {
     TargetConfig {

@@ -10,10 +10,13 @@ use std::path::PathBuf;
 use std::thread;
 
 use iscsi_test_target::{
-    ChapAlgorithm, ChapConfig, CommandFault, ConnectFault, LoginFault, LunConfig, Rule, Secret,
-    Sense, TargetConfig, TestTarget, opcode,
+    ChapAlgorithm, ChapConfig, CommandFault, ConnectFault, LoginFault, LunConfig, Rule, Sense,
+    TargetConfig, TestTarget, opcode,
 };
 use tempfile::TempDir;
+use vhost_user_iscsi_tests::chap::{
+    OUR_SECRET, OUR_USER, TARGET_SECRET, TARGET_USER, mutual, one_way, start_chap_target,
+};
 use vhost_user_iscsi_tests::daemon::{Output, run_with_env};
 use vhost_user_iscsi_tests::served::{INITIATOR_NAME, one_lun, start_target};
 use vhost_user_iscsi_tests::tgt::free_port;
@@ -31,13 +34,9 @@ mod code {
     pub(super) const AUTHENTICATION: i32 = 24;
 }
 
-const OUR_SECRET: &str = "initiator-secret-7143";
-const TARGET_SECRET: &str = "target-secret-of-7143";
 const WRONG_SECRET: &str = "wrong-secret-of-7143";
 /// In no output, whatever happens.
 const SECRETS: [&str; 3] = [OUR_SECRET, TARGET_SECRET, WRONG_SECRET];
-const OUR_USER: &str = "alice";
-const TARGET_USER: &str = "storage";
 const IQN: &str = "iqn.2026-11.org.example:nobody";
 /// For what never answers.
 const SHORT: &str = "300ms";
@@ -758,21 +757,6 @@ fn nothing_discovered_is_not_found() {
 
 // ---- CHAP ---------------------------------------------------------------------------------------
 
-fn chap_target(chap: ChapConfig) -> TestTarget {
-    start_target(TargetConfig {
-        chap: Some(chap),
-        ..TargetConfig::default()
-    })
-}
-
-fn one_way() -> ChapConfig {
-    ChapConfig::new(OUR_USER, Secret::new(OUR_SECRET))
-}
-
-fn mutual() -> ChapConfig {
-    one_way().mutual(TARGET_USER, Secret::new(TARGET_SECRET))
-}
-
 impl Case {
     fn ours(self, secrets: &Secrets, user: &str, secret: &str) -> Self {
         let file = secrets.secret(secret);
@@ -798,7 +782,7 @@ impl Case {
 #[test]
 fn a_wrong_secret_or_user_fails_authentication() {
     let secrets = Secrets::new();
-    let target = chap_target(one_way());
+    let target = start_chap_target(one_way());
     for (user, secret) in [(OUR_USER, WRONG_SECRET), ("mallory", OUR_SECRET)] {
         case(
             code::AUTHENTICATION,
@@ -811,7 +795,7 @@ fn a_wrong_secret_or_user_fails_authentication() {
 
 #[test]
 fn a_target_that_wants_chap_is_not_logged_in_to_without() {
-    let target = chap_target(one_way());
+    let target = start_chap_target(one_way());
     case(
         code::AUTHENTICATION,
         &["wants CHAP", "--chap-user", "--chap-secret-file"],
@@ -834,18 +818,18 @@ fn a_target_that_does_not_prove_itself_is_not_logged_in_to() {
     let wrong_name = case(code::AUTHENTICATION, &["name is not the one configured"])
         .ours(&secrets, OUR_USER, OUR_SECRET)
         .theirs(&secrets, "impostor", TARGET_SECRET);
-    wrong_name.fails_at_target(&chap_target(mutual()));
+    wrong_name.fails_at_target(&start_chap_target(mutual()));
     let wrong_secret = case(
         code::AUTHENTICATION,
         &["response is wrong", "check the secret"],
     )
     .ours(&secrets, OUR_USER, OUR_SECRET)
     .theirs(&secrets, TARGET_USER, WRONG_SECRET);
-    wrong_secret.fails_at_target(&chap_target(mutual()));
+    wrong_secret.fails_at_target(&start_chap_target(mutual()));
     let one_way_only = case(code::AUTHENTICATION, &[])
         .ours(&secrets, OUR_USER, OUR_SECRET)
         .theirs(&secrets, TARGET_USER, TARGET_SECRET);
-    one_way_only.fails_at_target(&chap_target(one_way()));
+    one_way_only.fails_at_target(&start_chap_target(one_way()));
 }
 
 #[test]
@@ -873,7 +857,7 @@ fn each_kind_of_cheating_at_chap_fails_authentication() {
         set("AuthMethod", "None"),
         LoginFault::reject("AuthMethod"),
     ] {
-        let target = chap_target(mutual());
+        let target = start_chap_target(mutual());
         let rule = target.add(Rule::login(fault.clone()));
         let message = case(code::AUTHENTICATION, &["authentication failed: "])
             .ours(&secrets, OUR_USER, OUR_SECRET)
@@ -890,7 +874,7 @@ fn an_algorithm_that_the_target_does_not_accept_fails_authentication() {
         algorithms: vec![ChapAlgorithm::Sha3_256],
         ..one_way()
     };
-    let target = chap_target(chap);
+    let target = start_chap_target(chap);
     case(code::AUTHENTICATION, &["status 0201"])
         .ours(&secrets, OUR_USER, OUR_SECRET)
         .fails_for_url(&format!("{}?auth=md5", target.url(0)));
@@ -899,7 +883,7 @@ fn an_algorithm_that_the_target_does_not_accept_fails_authentication() {
 #[test]
 fn no_output_of_a_login_that_works_shows_a_secret() {
     let secrets = Secrets::new();
-    let target = chap_target(mutual());
+    let target = start_chap_target(mutual());
     let case = case(0, &[]).ours(&secrets, OUR_USER, OUR_SECRET).theirs(
         &secrets,
         TARGET_USER,
@@ -1093,7 +1077,7 @@ fn nonsense_at_any_step_of_the_login_is_a_failure_in_one_line() {
 #[test]
 fn nonsense_at_any_step_of_a_login_with_chap_is_a_failure_in_one_line() {
     let secrets = Secrets::new();
-    let target = chap_target(mutual());
+    let target = start_chap_target(mutual());
     let case = case(0, &[])
         .limit("1s")
         .ours(&secrets, OUR_USER, OUR_SECRET)

@@ -5,21 +5,18 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use iscsi_test_target::{
-    BinaryEncoding, ChapAlgorithm, ChapConfig, Event, Secret, TargetConfig, TestTarget,
-};
+use iscsi_test_target::{BinaryEncoding, ChapAlgorithm, ChapConfig, Event, TestTarget};
 use tempfile::TempDir;
+use vhost_user_iscsi_tests::chap::{
+    OUR_SECRET, OUR_USER, TARGET_SECRET, TARGET_USER, mutual, one_way, start_chap_target,
+};
 use vhost_user_iscsi_tests::daemon::{Daemon, Launch, Output, run_with_env};
 use vhost_user_iscsi_tests::disk::{DISK_BYTES, pattern};
 use vhost_user_iscsi_tests::frontend::FrontendConfig;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::served::{INITIATOR_NAME, start_target};
+use vhost_user_iscsi_tests::served::INITIATOR_NAME;
 use vhost_user_iscsi_tests::tgt::{LunOptions, Target, Tgt};
 
-const OUR_USER: &str = "alice";
-const OUR_SECRET: &str = "initiator-secret-7143";
-const TARGET_USER: &str = "storage";
-const TARGET_SECRET: &str = "target-secret-of-7143";
 /// The names of `auth=`, with the numbers of RFC 7143 section 12.1.3 and its successors.
 const ALGORITHMS: [(&str, ChapAlgorithm); 4] = [
     ("md5", ChapAlgorithm::Md5),
@@ -78,21 +75,6 @@ fn works(head: &[&str], options: &[String]) {
     assert_eq!(output.stderr, "", "{head:?}");
 }
 
-fn target(chap: ChapConfig) -> TestTarget {
-    start_target(TargetConfig {
-        chap: Some(chap),
-        ..TargetConfig::default()
-    })
-}
-
-fn one_way() -> ChapConfig {
-    ChapConfig::new(OUR_USER, Secret::new(OUR_SECRET))
-}
-
-fn mutual() -> ChapConfig {
-    one_way().mutual(TARGET_USER, Secret::new(TARGET_SECRET))
-}
-
 /// All values of a key that the initiator sent.
 fn sent(target: &TestTarget, key: &str) -> Vec<String> {
     let mut values = Vec::new();
@@ -111,7 +93,7 @@ fn every_algorithm_and_encoding_works_one_way_and_mutual() {
     for (_, algorithm) in ALGORITHMS {
         for encoding in [BinaryEncoding::Hex, BinaryEncoding::Base64] {
             for (chap, options) in [(one_way(), &options.one_way), (mutual(), &options.mutual)] {
-                let target = target(ChapConfig {
+                let target = start_chap_target(ChapConfig {
                     algorithms: vec![algorithm],
                     encoding,
                     ..chap
@@ -128,7 +110,7 @@ fn every_algorithm_and_encoding_works_one_way_and_mutual() {
 fn challenges_of_1_to_1024_bytes_are_answered() {
     let options = Options::new();
     for challenge_bytes in [1, 15, 16, 255, 256, 1023, 1024] {
-        let target = target(ChapConfig {
+        let target = start_chap_target(ChapConfig {
             challenge_bytes,
             ..mutual()
         });
@@ -138,7 +120,7 @@ fn challenges_of_1_to_1024_bytes_are_answered() {
 
 #[test]
 fn the_strongest_algorithm_is_offered_first() {
-    let target = target(one_way());
+    let target = start_chap_target(one_way());
     works(&["probe", &target.url(0)], &Options::new().one_way);
     assert_eq!(sent(&target, "CHAP_A"), ["8,7,6,5"]);
 }
@@ -147,7 +129,7 @@ fn the_strongest_algorithm_is_offered_first() {
 fn the_auth_key_of_the_url_offers_one_algorithm_only() {
     let options = Options::new();
     for (name, algorithm) in ALGORITHMS {
-        let target = target(mutual());
+        let target = start_chap_target(mutual());
         let url = format!("{}?auth={name}", target.url(0));
         works(&["probe", &url], &options.mutual);
         assert_eq!(sent(&target, "CHAP_A"), [algorithm.number().to_string()]);
@@ -156,7 +138,7 @@ fn the_auth_key_of_the_url_offers_one_algorithm_only() {
 
 #[test]
 fn users_of_the_url_and_secrets_of_the_environment_are_used() {
-    let target = target(mutual());
+    let target = start_chap_target(mutual());
     let name = ["--initiator-name", INITIATOR_NAME].map(str::to_owned);
     let secrets = [
         ("LIBISCSI_CHAP_PASSWORD", OUR_SECRET),
@@ -181,7 +163,7 @@ fn users_of_the_url_and_secrets_of_the_environment_are_used() {
 /// As systemd hands them over: a directory of files that show access for the group.
 #[test]
 fn secrets_are_taken_from_credentials_of_systemd() {
-    let target = target(mutual());
+    let target = start_chap_target(mutual());
     let directory = TempDir::new().unwrap();
     for (name, secret) in [("ours", OUR_SECRET), ("array.theirs", TARGET_SECRET)] {
         let path = directory.path().join(name);
@@ -204,7 +186,7 @@ fn secrets_are_taken_from_credentials_of_systemd() {
 
 #[test]
 fn an_option_wins_over_url_and_environment() {
-    let target = target(one_way());
+    let target = start_chap_target(one_way());
     let url = target.url(0).replace("iscsi://", "iscsi://bob@");
     let environment = [
         ("LIBISCSI_CHAP_USERNAME", "mallory"),
@@ -217,7 +199,7 @@ fn an_option_wins_over_url_and_environment() {
 
 #[test]
 fn a_secret_goes_over_no_wire_and_into_no_log() {
-    let target = target(mutual());
+    let target = start_chap_target(mutual());
     let mut options = Options::new().mutual;
     options.push("-vvv".to_owned());
     let output = run(&["probe", &target.url(0)], &options, &[]);

@@ -17,7 +17,9 @@ use vhost_user_iscsi_tests::daemon::run;
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::{S_IOERR, S_OK};
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig, Layout, Request};
-use vhost_user_iscsi_tests::served::{AWAY, INITIATOR_NAME, SOON, Served, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{
+    AWAY, INITIATOR_NAME, SOON, Served, one_lun, start_small_target,
+};
 use vhost_user_iscsi_tests::service::Service;
 use vhost_user_iscsi_tests::snapshot::{assert_matches, stable};
 use vhost_user_iscsi_tests::wait;
@@ -26,7 +28,7 @@ const STATUS: &[u8] = b"{\"verb\":\"status\"}\n";
 
 /// A service with two disks, and the target of the first: `a` is served, `b`'s target is away.
 fn watched() -> (TestTarget, Service) {
-    let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let target = start_small_target();
     let service = Service::start(|config| {
         config.disk("a", &target.url(0), "sessions = 1");
         config.disk("b", AWAY, "sessions = 2");
@@ -212,7 +214,7 @@ fn a_front_end_is_seen_to_come_and_go() {
 
 #[test]
 fn a_session_that_is_refused_is_a_problem_until_the_guest_leaves() {
-    let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let target = start_small_target();
     let service = Service::start(|config| config.disk("a", &target.url(0), "sessions = 2"));
     service.until_served("a");
     let (class, detail) = (3, 2);
@@ -244,7 +246,7 @@ fn a_session_that_is_refused_is_a_problem_until_the_guest_leaves() {
 
 #[test]
 fn a_redirect_in_force_is_seen() {
-    let other = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let other = start_small_target();
     let (target, service) = watched();
     let address = other.portal().to_string();
     service.until_served("a");

@@ -17,13 +17,6 @@ fn config() -> TargetConfig {
     one_lun(LunConfig::default())
 }
 
-fn two_queues() -> FrontendConfig {
-    FrontendConfig {
-        queues: 2,
-        ..FrontendConfig::default()
-    }
-}
-
 fn write(frontend: &mut Frontend, queue: usize) {
     let status = frontend.queue(queue).write(0, &pattern(4096)).unwrap();
     assert_eq!(status, S_OK);
@@ -42,7 +35,7 @@ fn flush(frontend: &mut Frontend, queue: usize) -> u8 {
 #[test]
 fn a_write_that_is_lost_after_its_status_fails_one_flush_on_whichever_queue() {
     let served = Served::with(config(), &SESSIONS_2);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     write_on_both(&mut frontend);
     let deferred = Sense::new(0x03, 0x0c, 0x00).deferred();
     let rule = Rule::command(CommandFault::check_condition(deferred));
@@ -57,7 +50,7 @@ fn a_write_that_is_lost_after_its_status_fails_one_flush_on_whichever_queue() {
 #[test]
 fn a_loss_of_power_with_unflushed_writes_fails_one_flush_on_whichever_queue() {
     let served = Served::with(config(), &SESSIONS_2);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     write_on_both(&mut frontend);
     served.target.push_unit_attention(0, POWER_ON);
     assert_eq!(frontend.queue(0).read(0, 4096).unwrap().0, S_OK);
@@ -73,7 +66,7 @@ fn a_loss_of_power_with_unflushed_writes_fails_one_flush_on_whichever_queue() {
 #[test]
 fn a_loss_of_power_that_a_new_session_is_told_of_counts_as_well() {
     let served = Served::with(config(), &["--sessions", "1"]);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     write(&mut frontend, 0);
     served.target.push_unit_attention(0, POWER_ON);
     served.target.drop_connections();
@@ -90,7 +83,7 @@ fn a_loss_of_power_can_be_ignored_and_one_without_a_volatile_cache_is() {
     });
     for (config, argument) in [(config(), "--ignore-power-loss"), (write_through, "-v")] {
         let served = Served::with(config, &[argument]);
-        let mut frontend = served.connect(two_queues());
+        let mut frontend = served.connect(FrontendConfig::with_queues(2));
         write(&mut frontend, 0);
         served.target.push_unit_attention(0, POWER_ON);
         assert_eq!(frontend.queue(0).read(0, 4096).unwrap().0, S_OK);
@@ -101,7 +94,7 @@ fn a_loss_of_power_can_be_ignored_and_one_without_a_volatile_cache_is() {
 #[test]
 fn resets_without_a_loss_of_power_lose_nothing() {
     let served = Served::with(config(), &[]);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     for sense in [Sense::RESET_OCCURRED, Sense::LUN_RESET_OCCURRED] {
         write(&mut frontend, 0);
         served.target.push_unit_attention(0, sense);
@@ -113,7 +106,7 @@ fn resets_without_a_loss_of_power_lose_nothing() {
 #[test]
 fn requests_wait_as_long_as_io_timeout_says_and_succeed_again_when_storage_is_back() {
     let served = Served::with(config(), &["--io-timeout", "1s"]);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     write_on_both(&mut frontend);
     served.target.refuse_connections();
     served.target.drop_connections();
@@ -142,7 +135,7 @@ fn requests_wait_as_long_as_io_timeout_says_and_succeed_again_when_storage_is_ba
 #[test]
 fn what_a_ring_has_in_flight_when_it_stops_is_done_when_it_starts_again() {
     let served = Served::with(config(), &SESSIONS_2);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     write_on_both(&mut frontend);
     let held = Rule::command(CommandFault::Hold).opcode(opcode::WRITE_16);
     served.target.add(held.once());

@@ -44,13 +44,6 @@ macro_rules! decided {
     };
 }
 
-fn queues(queues: u16) -> FrontendConfig {
-    FrontendConfig {
-        queues,
-        ..FrontendConfig::default()
-    }
-}
-
 /// Requests of 32 KiB and more: whichever is struck takes several PDUs and R2Ts.
 fn mix() -> Mix {
     Mix {
@@ -86,7 +79,7 @@ fn judge_and_forget(served: &Served) {
 
 /// A front-end whose queues have a session each.
 fn connect_with_sessions(served: &Served, count: u16) -> Frontend {
-    let mut frontend = served.connect(queues(count));
+    let mut frontend = served.connect(FrontendConfig::with_queues(count));
     for queue in frontend.queues() {
         queue.read(0, 512).unwrap();
     }
@@ -551,7 +544,7 @@ fn struck_login(served: &Served, case: &LoginCase, step: u32) -> u64 {
 }
 
 fn lose_the_session_in_a_mix(served: &Served) {
-    let mut frontend = served.connect(queues(1));
+    let mut frontend = served.connect(FrontendConfig::with_queues(1));
     let zeroed = frontend.queue(0).write_zeroes(0, 2048, false);
     assert_eq!(zeroed.unwrap(), 0);
     random_mix_with(&mut frontend, &mut Model::zeroed(), &mix(), |_, moment| {

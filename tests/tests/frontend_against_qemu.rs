@@ -146,10 +146,7 @@ fn without_event_idx_and_without_notifications_requests_end_too() {
 #[test]
 fn a_stopped_ring_resumes_where_it_was() {
     let disk = Disk::new();
-    let mut frontend = disk.connect(FrontendConfig {
-        queues: 2,
-        ..Default::default()
-    });
+    let mut frontend = disk.connect(FrontendConfig::with_queues(2));
     assert_eq!(frontend.queue(1).write(0, &pattern(512)).unwrap(), S_OK);
     let base = frontend.stop_queue(1).unwrap();
     assert_eq!(base, 1);
@@ -184,9 +181,6 @@ fn a_front_end_that_left_can_come_back_with_its_rings() {
 #[test]
 fn the_model_agrees_with_a_disk_that_is_right() {
     let disk = Disk::new();
-    let mut frontend = disk.connect(FrontendConfig {
-        queues: 4,
-        ..Default::default()
-    });
+    let mut frontend = disk.connect(FrontendConfig::with_queues(4));
     random_mix(&mut frontend, &mut Model::zeroed(), &Mix::default());
 }

@@ -42,13 +42,6 @@ fn load(frontend: &mut Frontend) {
     }
 }
 
-fn four_queues() -> FrontendConfig {
-    FrontendConfig {
-        queues: 4,
-        ..FrontendConfig::default()
-    }
-}
-
 fn target() -> (Tgt, Target) {
     let mut tgt = Tgt::start();
     let target = tgt.disk(DISK_BYTES, &LunOptions::default());
@@ -129,15 +122,15 @@ fn data_outlives_the_front_end_that_wrote_it() {
 fn a_front_end_that_is_gone_in_the_middle_of_requests_harms_nothing() {
     let disk = Disk::new();
     for _ in 0..10 {
-        load(&mut disk.connect(four_queues()));
+        load(&mut disk.connect(FrontendConfig::with_queues(4)));
     }
-    works(&mut disk.connect(four_queues()));
+    works(&mut disk.connect(FrontendConfig::with_queues(4)));
 }
 
 #[test]
 fn a_stopped_ring_has_nothing_in_flight_and_resumes() {
     let disk = Disk::new();
-    let mut frontend = disk.connect(four_queues());
+    let mut frontend = disk.connect(FrontendConfig::with_queues(4));
     load(&mut frontend);
     let base = frontend.stop_queue(2).unwrap();
     let queue = frontend.queue(2);
@@ -162,7 +155,7 @@ fn a_stopped_ring_has_nothing_in_flight_and_resumes() {
 #[test]
 fn a_ring_whose_memory_leaves_for_a_while_goes_on_where_it_was() {
     let disk = Disk::new();
-    let mut frontend = disk.connect(four_queues());
+    let mut frontend = disk.connect(FrontendConfig::with_queues(4));
     for _ in 0..20 {
         load(&mut frontend);
         // The rings are in the first.
@@ -182,7 +175,7 @@ fn a_ring_whose_memory_leaves_for_a_while_goes_on_where_it_was() {
 #[test]
 fn a_reset_under_load_ends_and_the_disk_goes_on() {
     let disk = Disk::new();
-    let mut frontend = disk.connect(four_queues());
+    let mut frontend = disk.connect(FrontendConfig::with_queues(4));
     for _ in 0..5 {
         load(&mut frontend);
         frontend.reset().unwrap();
@@ -193,7 +186,7 @@ fn a_reset_under_load_ends_and_the_disk_goes_on() {
 #[test]
 fn a_ring_stops_although_the_target_is_silent() {
     let mut disk = Disk::new();
-    let mut frontend = disk.connect(four_queues());
+    let mut frontend = disk.connect(FrontendConfig::with_queues(4));
     works(&mut frontend);
     disk.tgt.pause();
     load(&mut frontend);
@@ -215,7 +208,7 @@ fn sigterm_ends_an_idle_daemon() {
 #[test]
 fn sigterm_logs_out_all_sessions() {
     let mut disk = Disk::new();
-    let mut frontend = disk.connect(four_queues());
+    let mut frontend = disk.connect(FrontendConfig::with_queues(4));
     works(&mut frontend);
     assert!(disk.tgt.sessions() > 0, "{}", disk.tgt.show());
     ends_on_sigterm(&mut disk);
@@ -227,7 +220,7 @@ fn sigterm_logs_out_all_sessions() {
 #[test]
 fn sigterm_ends_a_daemon_under_load() {
     let mut disk = Disk::new();
-    let mut frontend = disk.connect(four_queues());
+    let mut frontend = disk.connect(FrontendConfig::with_queues(4));
     load(&mut frontend);
     ends_on_sigterm(&mut disk);
 }
@@ -235,7 +228,7 @@ fn sigterm_ends_a_daemon_under_load() {
 #[test]
 fn sigterm_ends_a_daemon_whose_target_was_killed() {
     let mut disk = Disk::new();
-    let mut frontend = disk.connect(four_queues());
+    let mut frontend = disk.connect(FrontendConfig::with_queues(4));
     works(&mut frontend);
     disk.tgt.kill();
     load(&mut frontend);
@@ -245,7 +238,7 @@ fn sigterm_ends_a_daemon_whose_target_was_killed() {
 #[test]
 fn sigterm_ends_a_daemon_whose_target_is_silent() {
     let mut disk = Disk::new();
-    let mut frontend = disk.connect(four_queues());
+    let mut frontend = disk.connect(FrontendConfig::with_queues(4));
     works(&mut frontend);
     disk.tgt.pause();
     load(&mut frontend);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use tempfile::TempDir;
-use vhost_user_iscsi_tests::daemon::{Daemon, Launch};
+use vhost_user_iscsi_tests::daemon::{CRASH_AT, Daemon, Launch};
 use vhost_user_iscsi_tests::disk::{DISK_BYTES, pattern};
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig, IO_LIMIT, Layout, Request};
@@ -23,8 +23,6 @@ use vhost_user_iscsi_tests::wait;
 
 /// For what should happen at once.
 const SOON: Duration = Duration::from_secs(10);
-/// `backend/src/crash_point.rs`.
-const CRASH_AT: &str = "VHOST_USER_ISCSI_CRASH_AT";
 
 /// A LUN of tgt, and a daemon that can be started again and again with the same arguments.
 struct Host {
@@ -178,14 +176,7 @@ fn nothing_is_lost_on_a_small_ring_that_is_full() {
 #[test]
 fn nothing_is_lost_at_any_point_of_a_batch() {
     const CRASHES: u32 = 6;
-    for point in [
-        "marked",
-        "linked",
-        "published",
-        "clearing",
-        "cleared",
-        "settled",
-    ] {
+    for point in vhost_user_iscsi_tests::daemon::CRASH_POINTS {
         let crash_at = |count: u64| Some(format!("{point}:{count}"));
         let mut rng = Rng::new(0xc4a5);
         let mut host = Host::crashing(&["--sessions", "2"], crash_at(1).as_deref());

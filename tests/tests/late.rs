@@ -24,13 +24,6 @@ fn config() -> TargetConfig {
     one_lun(LunConfig::default())
 }
 
-fn two_queues() -> FrontendConfig {
-    FrontendConfig {
-        queues: 2,
-        ..FrontendConfig::default()
-    }
-}
-
 fn warm_up(frontend: &mut Frontend) {
     for queue in frontend.queues() {
         assert_eq!(queue.write(4096, &pattern(512)).unwrap(), S_OK);
@@ -75,7 +68,7 @@ fn a_command_that_is_not_answered_is_aborted_and_sent_again_on_the_same_session(
     ] {
         for length in [4096, 256 * 1024] {
             let served = Served::with(config(), &SOON_LATE);
-            let mut frontend = served.connect(two_queues());
+            let mut frontend = served.connect(FrontendConfig::with_queues(2));
             warm_up(&mut frontend);
             let before = logins(&served);
             struck_write(&served, &mut frontend, fault.clone(), length);
@@ -94,7 +87,7 @@ fn a_target_that_will_not_abort_is_made_to_by_reinstatement() {
         TaskManagementFault::NoAnswer,
     ] {
         let served = Served::with(config(), &SOON_LATE);
-        let mut frontend = served.connect(two_queues());
+        let mut frontend = served.connect(FrontendConfig::with_queues(2));
         warm_up(&mut frontend);
         let before = logins(&served);
         let rule = Rule::task_management(ABORT_TASK, fault);
@@ -111,7 +104,7 @@ fn a_target_that_will_not_abort_is_made_to_by_reinstatement() {
 fn a_lun_is_reset_only_when_asked_for() {
     let arguments = [&SOON_LATE[..], &["--lun-reset"]].concat();
     let served = Served::with(config(), &arguments);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     warm_up(&mut frontend);
     let refusal = TaskManagementFault::Response(NOT_SUPPORTED);
     served
@@ -127,7 +120,7 @@ fn a_lun_is_reset_only_when_asked_for() {
 fn commands_that_another_host_has_had_ended_are_asked_after_on_every_session() {
     // Of these two the second one only is told of the reset.
     let served = Served::with(config(), &["--sessions", "2"]);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     warm_up(&mut frontend);
     let rule = Rule::command(CommandFault::NoAnswer).opcode(opcode::WRITE_16);
     let rule = served.target.add(rule.once());
@@ -149,7 +142,7 @@ fn commands_that_another_host_has_had_ended_are_asked_after_on_every_session() {
 #[test]
 fn a_target_that_is_busy_for_ever_is_waited_for_as_long_as_io_timeout_says() {
     let served = Served::with(config(), &["--io-timeout", "1s"]);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     for fault in [
         CommandFault::BUSY,
         CommandFault::TASK_SET_FULL,
@@ -172,7 +165,7 @@ fn a_target_that_is_busy_for_ever_is_waited_for_as_long_as_io_timeout_says() {
 fn a_target_with_a_full_task_set_gets_fewer_commands_at_once_and_all_of_them_in_the_end() {
     const REQUESTS: u64 = 64;
     let served = Served::with(config(), &["--sessions", "1"]);
-    let mut frontend = served.connect(two_queues());
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     let full = Rule::command(CommandFault::TASK_SET_FULL).opcode(opcode::WRITE_16);
     let full = served.target.add(full.times(100));
     let requests = (0..32).map(|at| {

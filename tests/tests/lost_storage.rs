@@ -230,10 +230,7 @@ fn a_command_that_is_never_answered_is_aborted_and_sent_again() {
             opcode::SYNCHRONIZE_CACHE_16,
         ] {
             let served = Served::with(one_lun(LunConfig::default()), &["--command-timeout", "1s"]);
-            let mut frontend = served.connect(FrontendConfig {
-                queues: 2,
-                ..FrontendConfig::default()
-            });
+            let mut frontend = served.connect(FrontendConfig::with_queues(2));
             // The probe of a session flushes, too: it is not what is to be struck.
             for queue in frontend.queues() {
                 assert_eq!(queue.flush().unwrap(), S_OK);

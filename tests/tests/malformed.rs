@@ -40,10 +40,7 @@ struct Case {
 impl Case {
     fn new(kind: u32, sector: u64) -> Self {
         let disk = Disk::new();
-        let frontend = disk.connect(FrontendConfig {
-            queues: 2,
-            ..Default::default()
-        });
+        let frontend = disk.connect(FrontendConfig::with_queues(2));
         let memory = frontend.memory();
         let header = memory.allocate(u64::from(HEADER_BYTES), 16);
         let data = memory.allocate(4096, 16);

@@ -11,14 +11,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
-use iscsi_test_target::{LunConfig, TestTarget};
+use iscsi_test_target::TestTarget;
 use serde_json::Value;
 use vhost_user_iscsi_tests::config_file::ConfigFile;
 use vhost_user_iscsi_tests::daemon::{Daemon, run};
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::exposition::Exposition;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::served::{AWAY, SOON, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{AWAY, SOON, start_small_target};
 use vhost_user_iscsi_tests::wait;
 
 /// The longest head of a request that is read.
@@ -34,7 +34,7 @@ struct Measured {
 
 impl Measured {
     fn new() -> Self {
-        let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+        let target = start_small_target();
         let mut config = ConfigFile::new();
         config.setting("metrics-address", "0");
         config.disk(

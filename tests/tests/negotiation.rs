@@ -42,10 +42,7 @@ fn config(negotiation: Negotiation, delivery: Delivery) -> TargetConfig {
 /// daemon's traces for a closer look.
 fn works(config: TargetConfig, arguments: &[&str], mix: &Mix) -> Served {
     let served = Served::with(config, arguments);
-    let mut frontend = served.connect(FrontendConfig {
-        queues: 2,
-        ..FrontendConfig::default()
-    });
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     random_mix(&mut frontend, &mut Model::zeroed(), mix);
     drop(frontend);
     assert_eq!(served.target.violations(), [""; 0]);

@@ -108,16 +108,21 @@ fn blocks(cdb: &[u8; 16]) -> u32 {
     u32::from_be_bytes([cdb[10], cdb[11], cdb[12], cdb[13]])
 }
 
-#[test]
-fn a_request_beyond_the_maximum_transfer_length_is_split_and_completed_once() {
+/// A LUN that takes 64 blocks with one command.
+fn served_in_parts() -> Served {
     let limits = BlockLimits {
         max_transfer_blocks: 64,
         ..BlockLimits::default()
     };
-    let served = served(LunConfig {
+    served(LunConfig {
         limits,
         ..LunConfig::default()
-    });
+    })
+}
+
+#[test]
+fn a_request_beyond_the_maximum_transfer_length_is_split_and_completed_once() {
+    let served = served_in_parts();
     let mut frontend = connect(&served);
     let data = pattern(512 * 200);
     assert_eq!(frontend.queue(0).write(3, &data).unwrap(), S_OK);
@@ -269,14 +274,7 @@ fn unit_attentions_in_the_middle_never_reach_the_guest() {
 
 #[test]
 fn an_error_in_one_part_of_a_split_request_fails_the_whole_once() {
-    let limits = BlockLimits {
-        max_transfer_blocks: 64,
-        ..BlockLimits::default()
-    };
-    let served = served(LunConfig {
-        limits,
-        ..LunConfig::default()
-    });
+    let served = served_in_parts();
     let fault = CommandFault::check_condition(Sense::UNRECOVERED_READ);
     served
         .target

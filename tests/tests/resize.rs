@@ -6,7 +6,6 @@
     reason = "helpers of tests fail like tests"
 )]
 
-use std::path::Path;
 use std::time::Duration;
 
 use iscsi_test_target::{CommandFault, Event, LunConfig, Rule, Sense, TestTarget, opcode};
@@ -33,13 +32,6 @@ fn served(arguments: &[&str]) -> Served {
     Served::with(one_lun(LunConfig::of_bytes(FORMER)), arguments)
 }
 
-fn queues(queues: u16) -> FrontendConfig {
-    FrontendConfig {
-        queues,
-        ..FrontendConfig::default()
-    }
-}
-
 fn resize(target: &TestTarget, bytes: u64) {
     assert!(target.set_capacity_bytes(0, bytes));
     target.push_unit_attention_to_all(0, Sense::CAPACITY_CHANGED);
@@ -51,7 +43,7 @@ fn shown_bytes(frontend: &mut Frontend) -> u64 {
 
 /// A front-end that knows the size. It has not asked before its rings were started, so it is told to.
 fn guest(served: &Served, count: u16) -> Frontend {
-    let mut frontend = served.connect(queues(count));
+    let mut frontend = served.connect(FrontendConfig::with_queues(count));
     wait_for_size(&mut frontend, &served.daemon, FORMER);
     frontend
 }
@@ -138,7 +130,7 @@ fn a_look_at_an_unchanged_lun_costs_two_commands() {
 #[test]
 fn a_lun_of_tgt_that_grows_is_found_by_looking() {
     let mut disk = Disk::with(&LunOptions::default(), &OFTEN);
-    let mut frontend = disk.connect(queues(1));
+    let mut frontend = disk.connect(FrontendConfig::with_queues(1));
     wait_for_size(&mut frontend, &disk.daemon, DISK_BYTES);
     let target = disk.target.clone();
     disk.tgt.resize_lun(&target, 1, DISK_BYTES + MIB);
@@ -264,7 +256,7 @@ fn a_front_end_that_cannot_be_told_sees_it_when_it_connects_anew() {
     let served = served(&NEVER);
     let deaf = FrontendConfig {
         changes: false,
-        ..queues(1)
+        ..FrontendConfig::default()
     };
     let mut frontend = served.connect(deaf);
     resize(&served.target, LARGER);
@@ -284,69 +276,95 @@ fn a_front_end_that_comes_back_is_told_when_its_ring_starts() {
     wait_for_size(&mut frontend, &served.daemon, FORMER);
 }
 
-fn start_at(target: &TestTarget, path: &Path) -> Daemon {
-    let launch = Launch::at(&target.url(0), path);
+/// A guest that knows the size, and outlives its daemon.
+struct Outliving {
+    frontend: Frontend,
+    daemon: Daemon,
+    target: TestTarget,
+    directory: TempDir,
+}
+
+impl Outliving {
+    fn new() -> Self {
+        let target = start_target(one_lun(LunConfig::of_bytes(FORMER)));
+        let directory = TempDir::new().unwrap();
+        let daemon = start_in(&directory, &target);
+        let mut frontend = daemon.connect(FrontendConfig::with_queues(1));
+        wait_for_size(&mut frontend, &daemon, FORMER);
+        Self {
+            frontend,
+            daemon,
+            target,
+            directory,
+        }
+    }
+
+    /// While no daemon runs, the LUN gets another size.
+    fn is_resized_meanwhile(&mut self, bytes: u64) {
+        self.daemon.kill();
+        self.daemon.wait_exit(SOON);
+        assert!(self.target.set_capacity_bytes(0, bytes));
+        self.daemon = start_in(&self.directory, &self.target);
+        self.frontend.reconnect(self.daemon.socket()).unwrap();
+    }
+
+    /// Waits until the size is this, whether it is told of it or not.
+    fn until_shown(&mut self, bytes: u64) {
+        let shown = wait::until(SOON, || {
+            (shown_bytes(&mut self.frontend) == bytes).then_some(())
+        });
+        assert!(shown.is_some());
+    }
+
+    fn waits_for_size(&mut self, bytes: u64) {
+        wait_for_size(&mut self.frontend, &self.daemon, bytes);
+    }
+
+    fn reads_at(&mut self, bytes: u64) -> u8 {
+        read_at(self.frontend.queue(0), bytes)
+    }
+}
+
+fn start_in(directory: &TempDir, target: &TestTarget) -> Daemon {
+    let launch = Launch::at(&target.url(0), &directory.path().join("disk.sock"));
     let name = ["--initiator-name", INITIATOR_NAME];
     launch.args(name).args(NEVER).start()
 }
 
-/// A guest that outlives a daemon, while the LUN changes.
-fn outlived(bytes: u64) -> (TestTarget, Daemon, Frontend, TempDir) {
-    let target = start_target(one_lun(LunConfig::of_bytes(FORMER)));
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("disk.sock");
-    let mut daemon = start_at(&target, &path);
-    let mut frontend = daemon.connect(queues(1));
-    wait_for_size(&mut frontend, &daemon, FORMER);
-    assert_eq!(write_at(frontend.queue(0), 0), S_OK);
-    daemon.kill();
-    daemon.wait_exit(SOON);
-    assert!(target.set_capacity_bytes(0, bytes));
-    let daemon = start_at(&target, &path);
-    frontend.reconnect(&path).unwrap();
-    assert_eq!(read_at(frontend.queue(0), 0), S_OK);
-    (target, daemon, frontend, directory)
+/// The same, when the first daemon has ended.
+fn outlived(bytes: u64) -> Outliving {
+    let mut guest = Outliving::new();
+    assert_eq!(write_at(guest.frontend.queue(0), 0), S_OK);
+    guest.is_resized_meanwhile(bytes);
+    assert_eq!(guest.reads_at(0), S_OK);
+    guest
 }
 
 #[test]
 fn growth_while_no_daemon_ran_is_no_other_disk() {
-    let (_target, daemon, mut frontend, _directory) = outlived(LARGER);
-    wait_for_size(&mut frontend, &daemon, LARGER);
-    assert_eq!(read_at(frontend.queue(0), LARGER - 512), S_OK);
+    let mut guest = outlived(LARGER);
+    guest.waits_for_size(LARGER);
+    assert_eq!(guest.reads_at(LARGER - 512), S_OK);
 }
 
 #[test]
 fn a_guest_that_knew_a_larger_disk_from_a_former_daemon_is_shown_that() {
-    let (_target, daemon, mut frontend, _directory) = outlived(SMALLER);
-    daemon.wait_log("has shrunk to 8388608 bytes", SOON);
-    let shown = wait::until(SOON, || {
-        (shown_bytes(&mut frontend) == FORMER).then_some(())
-    });
-    assert!(shown.is_some());
-    assert_eq!(read_at(frontend.queue(0), SMALLER), S_IOERR);
+    let mut guest = outlived(SMALLER);
+    guest.daemon.wait_log("has shrunk to 8388608 bytes", SOON);
+    guest.until_shown(FORMER);
+    assert_eq!(guest.reads_at(SMALLER), S_IOERR);
 }
 
 #[test]
 fn a_size_that_a_guest_was_told_of_under_way_outlives_the_daemon() {
-    let target = start_target(one_lun(LunConfig::of_bytes(FORMER)));
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("disk.sock");
-    let mut daemon = start_at(&target, &path);
-    let mut frontend = daemon.connect(queues(1));
-    wait_for_size(&mut frontend, &daemon, FORMER);
-    resize(&target, LARGER);
-    assert_eq!(read_at(frontend.queue(0), 0), S_OK);
-    wait_for_size(&mut frontend, &daemon, LARGER);
-    daemon.kill();
-    daemon.wait_exit(SOON);
-    assert!(target.set_capacity_bytes(0, FORMER));
-    let daemon = start_at(&target, &path);
-    frontend.reconnect(&path).unwrap();
-    daemon.wait_log("guests are still shown 25165824 bytes", SOON);
-    let shown = wait::until(SOON, || {
-        (shown_bytes(&mut frontend) == LARGER).then_some(())
-    });
-    assert!(shown.is_some());
+    let mut guest = Outliving::new();
+    resize(&guest.target, LARGER);
+    assert_eq!(guest.reads_at(0), S_OK);
+    guest.waits_for_size(LARGER);
+    guest.is_resized_meanwhile(FORMER);
+    let log = "guests are still shown 25165824 bytes";
+    guest.daemon.wait_log(log, SOON);
+    guest.until_shown(LARGER);
 }
 
 #[test]

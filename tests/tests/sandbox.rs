@@ -13,13 +13,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use iscsi_test_target::{LunConfig, TestTarget};
+use iscsi_test_target::TestTarget;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use vhost_user_iscsi_tests::daemon::{Daemon, Launch, run};
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
-use vhost_user_iscsi_tests::served::{AWAY, INITIATOR_NAME, SOON, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{AWAY, INITIATOR_NAME, SOON, start_small_target};
 use vhost_user_iscsi_tests::wait;
 
 /// `backend/src/sandbox/trespass.rs`.
@@ -40,7 +40,7 @@ impl Confined {
 
     /// A daemon with a thread that does what it must not.
     fn trespassing(arguments: &[&str], trespass: &str) -> Self {
-        let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+        let target = start_small_target();
         let launch = Launch::new(&target.url(0))
             .args(["--initiator-name", INITIATOR_NAME, "--log-level", "debug"])
             .args(arguments.iter().copied())
@@ -248,7 +248,7 @@ fn what_may_be_read_again_can_be_opened_and_what_lies_beside_it_cannot() {
 
 #[test]
 fn a_socket_directory_that_was_made_anew_is_said_to_be_outside() {
-    let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let target = start_small_target();
     target.refuse_connections();
     let at = TempDir::new().unwrap();
     let directory = at.path().join("sockets");
@@ -306,7 +306,7 @@ fn with_off_there_is_no_sandbox_but_still_no_way_to_gain_privileges() {
 
 #[test]
 fn names_are_resolved_inside() {
-    let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let target = start_small_target();
     let url = target.url(0).replace("127.0.0.1", "localhost");
     let name = ["--initiator-name", INITIATOR_NAME];
     let daemon = Daemon::start(&url, &name);

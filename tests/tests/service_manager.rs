@@ -9,14 +9,14 @@ use std::net::TcpListener;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
-use iscsi_test_target::{AsyncEvent, CommandFault, LunConfig, Rule, Sense, TestTarget};
+use iscsi_test_target::{AsyncEvent, CommandFault, Rule, Sense, TestTarget};
 use serde_json::Value;
 use tempfile::TempDir;
 use vhost_user_iscsi_tests::config_file::ConfigFile;
 use vhost_user_iscsi_tests::daemon::{Daemon, Launch};
 use vhost_user_iscsi_tests::frontend::Frontend;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::served::{SOON, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{SOON, start_small_target};
 use vhost_user_iscsi_tests::wait;
 
 /// Where a service manager listens, and what it was told so far.
@@ -54,10 +54,6 @@ impl Manager {
     }
 }
 
-fn target() -> TestTarget {
-    start_target(one_lun(LunConfig::of_bytes(16 << 20)))
-}
-
 fn start(config: &ConfigFile, manager: &Manager, watchdog_us: &str) -> Daemon {
     Launch::config(&config.write())
         .env("NOTIFY_SOCKET", &manager.path)
@@ -67,7 +63,7 @@ fn start(config: &ConfigFile, manager: &Manager, watchdog_us: &str) -> Daemon {
 
 #[test]
 fn it_is_ready_when_each_disk_has_been_started_even_if_one_waits_for_its_target() {
-    let target = target();
+    let target = start_small_target();
     // Takes connections, and says nothing: a login there is under way until this has gone.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
@@ -94,7 +90,7 @@ fn it_is_ready_when_each_disk_has_been_started_even_if_one_waits_for_its_target(
 
 #[test]
 fn a_change_of_the_disks_is_told_and_the_watchdog_is_fed_while_the_control_plane_turns() {
-    let target = target();
+    let target = start_small_target();
     let mut config = ConfigFile::new();
     config.disk("a", &target.url(0), "sessions = 1");
     let manager = Manager::new();
@@ -108,7 +104,7 @@ fn a_change_of_the_disks_is_told_and_the_watchdog_is_fed_while_the_control_plane
 
 #[test]
 fn a_reload_is_told_at_its_beginning_and_its_end_whatever_comes_of_it() {
-    let target = target();
+    let target = start_small_target();
     let mut config = ConfigFile::new();
     config.disk("a", &target.url(0), "sessions = 1");
     let manager = Manager::new();
@@ -125,7 +121,7 @@ fn a_reload_is_told_at_its_beginning_and_its_end_whatever_comes_of_it() {
 
 #[test]
 fn nobody_to_be_told_is_no_trouble() {
-    let target = target();
+    let target = start_small_target();
     let mut config = ConfigFile::new();
     config.disk("a", &target.url(0), "sessions = 1");
     let manager = Manager::new();
@@ -153,7 +149,7 @@ fn provoke_in(target: &TestTarget, guest: &mut Frontend, daemon: &Daemon) {
 
 #[test]
 fn each_line_about_a_disk_says_which() {
-    let target = target();
+    let target = start_small_target();
     let mut config = ConfigFile::new();
     config.disk("a", &target.url(0), "sessions = 1");
     let mut daemon = config.start();
@@ -176,7 +172,7 @@ fn each_line_about_a_disk_says_which() {
 
 #[test]
 fn json_is_an_object_per_line_with_disk_and_session() {
-    let target = target();
+    let target = start_small_target();
     let mut config = ConfigFile::new();
     config.disk("a", &target.url(0), "sessions = 1");
     let daemon = Launch::config(&config.write())
@@ -203,7 +199,7 @@ fn json_is_an_object_per_line_with_disk_and_session() {
 
 #[test]
 fn a_target_cannot_flood_the_log_with_what_nobody_asked_for() {
-    let target = target();
+    let target = start_small_target();
     let mut config = ConfigFile::new();
     config.disk("a", &target.url(0), "sessions = 1");
     let daemon = config.start();
@@ -227,7 +223,7 @@ fn a_target_cannot_flood_the_log_with_what_nobody_asked_for() {
 
 #[test]
 fn a_front_end_cannot_flood_the_log_by_coming_and_going() {
-    let target = target();
+    let target = start_small_target();
     let mut config = ConfigFile::new();
     config.disk("a", &target.url(0), "sessions = 1");
     let daemon = config.start();

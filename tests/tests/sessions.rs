@@ -17,13 +17,6 @@ use vhost_user_iscsi_tests::wait;
 
 type Isid = [u8; 6];
 
-fn queues(queues: u16) -> FrontendConfig {
-    FrontendConfig {
-        queues,
-        ..FrontendConfig::default()
-    }
-}
-
 fn mix() -> Mix {
     Mix {
         steps: 80,
@@ -84,7 +77,7 @@ fn wait_for_sessions(served: &Served, count: usize) {
 #[test]
 fn every_connection_cut_again_and_again_costs_no_request() {
     let served = Served::with(asks_for_writes(), &[]);
-    let mut frontend = served.connect(queues(4));
+    let mut frontend = served.connect(FrontendConfig::with_queues(4));
     let mut model = Model::zeroed();
     for seed in 1..6 {
         random_mix(
@@ -106,7 +99,7 @@ fn every_connection_cut_again_and_again_costs_no_request() {
 #[test]
 fn a_connection_that_falls_silent_is_noticed_and_replaced() {
     let served = Served::with(asks_for_writes(), &[]);
-    let mut frontend = served.connect(queues(1));
+    let mut frontend = served.connect(FrontendConfig::with_queues(1));
     assert_eq!(frontend.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
     served.target.freeze_connections();
     assert_eq!(
@@ -141,21 +134,23 @@ fn uses_all_queues(frontend: &mut Frontend) {
     }
 }
 
+/// A mix on sectors that nobody has written to.
+fn mixes_elsewhere(frontend: &mut Frontend) {
+    let mix = Mix {
+        range: 4096..8192,
+        ..mix()
+    };
+    random_mix(frontend, &mut Model::zeroed(), &mix);
+}
+
 #[test]
 fn each_queue_in_use_has_a_session_up_to_the_limit() {
     for (count, limit, expected) in [(1, 4, 1), (3, 4, 3), (4, 4, 4), (8, 4, 4), (3, 2, 2)] {
         let served = Served::with(asks_for_writes(), &["--sessions", &limit.to_string()]);
-        let mut frontend = served.connect(queues(count));
+        let mut frontend = served.connect(FrontendConfig::with_queues(count));
         uses_all_queues(&mut frontend);
         wait_for_sessions(&served, expected);
-        random_mix(
-            &mut frontend,
-            &mut Model::zeroed(),
-            &Mix {
-                range: 4096..8192,
-                ..mix()
-            },
-        );
+        mixes_elsewhere(&mut frontend);
         assert_eq!(
             isids(&served).len(),
             expected,
@@ -186,7 +181,7 @@ fn threads(served: &Served) -> usize {
 fn threads_exist_only_for_queues_in_use() {
     let served = Served::with(asks_for_writes(), &["--sessions", "4"]);
     for count in [1, 4, 8] {
-        let mut frontend = served.connect(queues(count));
+        let mut frontend = served.connect(FrontendConfig::with_queues(count));
         uses_all_queues(&mut frontend);
         let expected = usize::from(count.min(4));
         assert_eq!(lanes(&served).len(), expected, "{count} of 64 queues");
@@ -206,16 +201,9 @@ fn sessions_that_the_target_refuses_are_done_without() {
         let refusal = Rule::login(LoginFault::Status { class, detail }).skip(2);
         let rule = target.add(refusal);
         let served = Served::from(target, 0, &[]);
-        let mut frontend = served.connect(queues(4));
+        let mut frontend = served.connect(FrontendConfig::with_queues(4));
         uses_all_queues(&mut frontend);
-        random_mix(
-            &mut frontend,
-            &mut Model::zeroed(),
-            &Mix {
-                range: 4096..8192,
-                ..mix()
-            },
-        );
+        mixes_elsewhere(&mut frontend);
         assert!(served.target.fired(rule) > 0);
         assert_eq!(isids(&served).len(), 1);
     }
@@ -230,7 +218,7 @@ fn a_disk_keeps_its_isids_when_its_process_is_killed_and_started_again() {
     for _ in 0..3 {
         let launch = Launch::at(&target.url(0), &path).args(["--initiator-name", INITIATOR_NAME]);
         let mut daemon = launch.start();
-        uses_all_queues(&mut daemon.connect(queues(2)));
+        uses_all_queues(&mut daemon.connect(FrontendConfig::with_queues(2)));
         daemon.kill();
     }
     for event in target.events() {
@@ -245,7 +233,7 @@ fn a_disk_keeps_its_isids_when_its_process_is_killed_and_started_again() {
 #[test]
 fn verbs_do_not_disturb_a_running_disk() {
     let served = Served::with(asks_for_writes(), &[]);
-    let mut frontend = served.connect(queues(2));
+    let mut frontend = served.connect(FrontendConfig::with_queues(2));
     uses_all_queues(&mut frontend);
     wait_for_sessions(&served, 2);
     let serving = isids(&served);
@@ -269,7 +257,7 @@ fn verbs_do_not_disturb_a_running_disk() {
 #[test]
 fn sigterm_logs_out_every_session() {
     let mut served = Served::with(asks_for_writes(), &["--sessions", "4"]);
-    let mut frontend = served.connect(queues(4));
+    let mut frontend = served.connect(FrontendConfig::with_queues(4));
     uses_all_queues(&mut frontend);
     wait_for_sessions(&served, 4);
     let (status, _) = served.daemon.terminate(SOON);

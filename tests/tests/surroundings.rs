@@ -8,20 +8,15 @@
 use std::fs::{self, File};
 use std::io::{Read, pipe};
 
-use iscsi_test_target::{LunConfig, TestTarget};
 use vhost_user_iscsi_tests::config_file::ConfigFile;
 use vhost_user_iscsi_tests::daemon::{Daemon, Launch};
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig};
-use vhost_user_iscsi_tests::served::{SOON, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{SOON, start_small_target};
 
 /// Far more lines than a pipe and the queue of the log hold: a request has several at level trace.
 const REQUESTS: u64 = 2000;
-
-fn target() -> TestTarget {
-    start_target(one_lun(LunConfig::of_bytes(16 << 20)))
-}
 
 fn work(frontend: &mut Frontend, requests: u64) {
     let data = pattern(4096);
@@ -42,7 +37,7 @@ fn serves_and_ends(mut daemon: Daemon) {
 
 #[test]
 fn a_log_that_nobody_reads_keeps_no_guest_waiting() {
-    let target = target();
+    let target = start_small_target();
     let (mut unread, log) = pipe().unwrap();
     let launch = Launch::new(&target.url(0)).args(["-vv"]).log_to(log);
     serves_and_ends(launch.start());
@@ -55,7 +50,7 @@ fn a_log_that_nobody_reads_keeps_no_guest_waiting() {
 
 #[test]
 fn a_log_on_a_full_disk_keeps_no_guest_waiting() {
-    let target = target();
+    let target = start_small_target();
     let full = File::options().write(true).open("/dev/full").unwrap();
     let launch = Launch::new(&target.url(0)).args(["-vv"]).log_to(full);
     serves_and_ends(launch.start());
@@ -63,7 +58,7 @@ fn a_log_on_a_full_disk_keeps_no_guest_waiting() {
 
 #[test]
 fn a_socket_directory_that_vanishes_costs_no_guest_its_disk() {
-    let target = target();
+    let target = start_small_target();
     let mut config = ConfigFile::new();
     config.disk("here", &target.url(0), "");
     let mut daemon = config.start();

@@ -18,7 +18,7 @@ use vhost_user_iscsi_tests::daemon::Launch;
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::frontend::{Frontend, FrontendConfig, IO_LIMIT, Layout, Request};
-use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, Served, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{INITIATOR_NAME, SOON, Served, one_lun, start_small_target};
 use vhost_user_iscsi_tests::wait;
 
 /// How exactly a limit is held.
@@ -355,7 +355,7 @@ fn sigterm_does_not_wait_for_tokens() {
 
 #[test]
 fn a_killed_process_leaves_what_is_held_to_the_next_one() {
-    let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let target = start_small_target();
     let directory = TempDir::with_prefix("limits-").unwrap();
     let path = directory.path().join("disk.sock");
     let start = |limits: &[&str]| {

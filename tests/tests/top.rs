@@ -5,13 +5,13 @@
     reason = "helpers of tests fail like tests"
 )]
 
-use iscsi_test_target::{LunConfig, TestTarget};
+use iscsi_test_target::TestTarget;
 use rustix::process::Signal;
 use serde_json::Value;
 use vhost_user_iscsi_tests::daemon::run;
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::served::{SOON, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{SOON, start_small_target};
 use vhost_user_iscsi_tests::service::Service;
 use vhost_user_iscsi_tests::terminal::InTerminal;
 use vhost_user_iscsi_tests::wait;
@@ -21,7 +21,7 @@ const LEFT: &str = "\x1b[?1049l";
 
 /// A service with the disk `a`, which is served.
 fn watched() -> (TestTarget, Service) {
-    let target = start_target(one_lun(LunConfig::of_bytes(16 << 20)));
+    let target = start_small_target();
     let service = Service::start(|config| config.disk("a", &target.url(0), "sessions = 1"));
     service.until_served("a");
     (target, service)

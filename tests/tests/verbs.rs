@@ -1,17 +1,12 @@
 //! What the verbs print that ask no control socket, and what `stats` prints: in text and as JSON.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
-use iscsi_test_target::{LunConfig, TestTarget};
 use vhost_user_iscsi_tests::config_file::ConfigFile;
 use vhost_user_iscsi_tests::daemon::run;
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
-use vhost_user_iscsi_tests::served::{INITIATOR_NAME, one_lun, start_target};
+use vhost_user_iscsi_tests::served::{INITIATOR_NAME, start_small_target};
 use vhost_user_iscsi_tests::snapshot::{assert_matches, stable};
-
-fn target() -> TestTarget {
-    start_target(one_lun(LunConfig::of_bytes(16 << 20)))
-}
 
 /// Compares what a verb prints, with `--json` and without.
 fn shows(name: &str, arguments: &[&str], code: i32, masked: impl Fn(&str) -> String) {
@@ -53,7 +48,7 @@ fn without_numbers(word: &str) -> String {
 
 #[test]
 fn discover_and_probe() {
-    let target = target();
+    let target = start_small_target();
     let port = target.portal().port().to_string();
     let masked = |text: &str| stable(text, &[(&port, "PORT")]);
     let portal = target.portal().to_string();
@@ -70,7 +65,7 @@ fn discover_and_probe() {
 
 #[test]
 fn check() {
-    let (target, mut config) = (target(), ConfigFile::new());
+    let (target, mut config) = (start_small_target(), ConfigFile::new());
     config.disk("here", &target.url(0), "");
     config.disk("no-lun", &target.url(7), "");
     let port = target.portal().port().to_string();
@@ -92,7 +87,7 @@ fn check() {
 
 #[test]
 fn stats() {
-    let (target, mut config) = (target(), ConfigFile::new());
+    let (target, mut config) = (start_small_target(), ConfigFile::new());
     let control = config.control_socket();
     config.disk("a", &target.url(0), "sessions = 1");
     let daemon = config.start();

@@ -66,6 +66,16 @@ pub struct FrontendConfig {
     pub changes: bool,
 }
 
+impl FrontendConfig {
+    /// The usual, with so many queues.
+    pub fn with_queues(queues: u16) -> Self {
+        Self {
+            queues,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for FrontendConfig {
     fn default() -> Self {
         Self {

@@ -21,16 +21,6 @@ const LUN_BYTES: u64 = 512 << 20;
 const LOAD_LIMIT: Duration = Duration::from_secs(120);
 /// For what should happen at once.
 const SOON: Duration = Duration::from_secs(10);
-/// `backend/src/crash_point.rs`.
-const CRASH_AT: &str = "VHOST_USER_ISCSI_CRASH_AT";
-const CRASH_POINTS: [&str; 6] = [
-    "marked",
-    "linked",
-    "published",
-    "clearing",
-    "cleared",
-    "settled",
-];
 
 /// A LUN of tgt, and a daemon that can be started again and again with the same arguments.
 struct Host {
@@ -94,7 +84,7 @@ impl Host {
     fn restart_daemon(&mut self, crash_at: Option<&str>) {
         let launch = launch(&self.url, &self.path, self.arguments);
         let launch = match crash_at {
-            Some(point) => launch.env(CRASH_AT, point),
+            Some(point) => launch.env(daemon::CRASH_AT, point),
             None => launch,
         };
         self.daemon = launch.start();
@@ -179,7 +169,7 @@ fn a_daemon_killed_and_started_again_and_again_under_load_is_a_pause() {
     let mut host = Host::new(&["--sessions", "2"], false);
     let mut guest = host.guest(rounds);
     let (phases, mut rng) = (phases(rounds), Rng::new(0xde4d));
-    let mut points = CRASH_POINTS.iter().cycle();
+    let mut points = daemon::CRASH_POINTS.iter().cycle();
     let mut dies_by_itself = false;
     for number in 0..kills {
         if dies_by_itself {
