@@ -1,9 +1,20 @@
-//! Facts of made-up disks, for tests.
+//! Facts of made-up disks, and what is asked of them, for tests.
 
 use alloc::string::String;
 use alloc::vec;
 
 use super::facts::{BlockLimits, CommandWidth, Designator, Identity, LunFacts, Provisioning};
+use super::request::BlockOperation;
+
+/// A write that may stay in the disk's cache.
+pub(crate) const WRITE: BlockOperation = BlockOperation::Write { stable: false };
+/// One that may not.
+pub(crate) const STABLE_WRITE: BlockOperation = BlockOperation::Write { stable: true };
+/// Zeros, for which blocks may be deallocated.
+pub(crate) const ZEROES: BlockOperation = BlockOperation::WriteZeroes {
+    unmap: true,
+    stable: false,
+};
 
 /// A disk of `capacity_blocks` that reports no limits and can do nothing special.
 pub(crate) fn disk(block_length_bytes: u32, capacity_blocks: u64) -> LunFacts {

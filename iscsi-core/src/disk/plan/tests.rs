@@ -5,16 +5,10 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::disk::example::{disk, thin_disk};
+use crate::disk::example::{STABLE_WRITE, WRITE, ZEROES, disk, thin_disk};
 use crate::disk::facts::{BlockLimits, Provisioning};
 use crate::scsi::opcode;
 
-const WRITE: BlockOperation = BlockOperation::Write { stable: false };
-const STABLE_WRITE: BlockOperation = BlockOperation::Write { stable: true };
-const ZEROES: BlockOperation = BlockOperation::WriteZeroes {
-    unmap: true,
-    stable: false,
-};
 const STABLE_ZEROES: BlockOperation = BlockOperation::WriteZeroes {
     unmap: false,
     stable: true,

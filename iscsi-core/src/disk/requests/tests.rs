@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::crc32c::Crc32c;
-use crate::disk::example::{disk, thin_disk};
+use crate::disk::example::{STABLE_WRITE, WRITE, ZEROES, disk, thin_disk};
 use crate::disk::facts::BlockLimits;
 use crate::limits::{MAX_IMMEDIATE_RETRIES, RETRY_DELAY_MS};
 use crate::login::negotiated::{Negotiated, example};
@@ -27,12 +27,6 @@ const CMD_SN: u32 = u32::MAX - 3;
 const STAT_SN: u32 = 70;
 /// What one READ or WRITE of the test disks moves at most.
 const MAX_TRANSFER_BLOCKS: u32 = 4;
-const WRITE: BlockOperation = BlockOperation::Write { stable: false };
-const STABLE_WRITE: BlockOperation = BlockOperation::Write { stable: true };
-const ZEROES: BlockOperation = BlockOperation::WriteZeroes {
-    unmap: true,
-    stable: false,
-};
 const STABLE_ZEROES: BlockOperation = BlockOperation::WriteZeroes {
     unmap: true,
     stable: true,
