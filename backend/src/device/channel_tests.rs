@@ -39,7 +39,7 @@ struct Serving {
     thread: JoinHandle<Result<(), ChannelError>>,
 }
 
-fn serve() -> Serving {
+fn device() -> (Arc<TestOwner>, Arc<BlockDevice>) {
     let owner = Arc::<TestOwner>::default();
     let ring_owner: Arc<dyn RingOwner> = Arc::clone(&owner) as _;
     let settings = DeviceSettings {
@@ -47,7 +47,14 @@ fn serve() -> Serving {
         queue_size: 128,
         read_only: false,
     };
-    let device = Arc::new(BlockDevice::new(test_facts(), settings, ring_owner));
+    (
+        owner,
+        Arc::new(BlockDevice::new(test_facts(), settings, ring_owner)),
+    )
+}
+
+fn serve() -> Serving {
+    let (owner, device) = device();
     let (socket, far) = UnixStream::pair().unwrap();
     far.set_nonblocking(true).unwrap();
     let thread = std::thread::spawn(move || {
@@ -393,14 +400,7 @@ fn ends_when_the_front_end_closes_within_a_message() {
 
 #[test]
 fn takes_rings_back_when_the_future_is_dropped() {
-    let owner = Arc::<TestOwner>::default();
-    let ring_owner: Arc<dyn RingOwner> = Arc::clone(&owner) as _;
-    let settings = DeviceSettings {
-        num_queues: NUM_QUEUES,
-        queue_size: 128,
-        read_only: false,
-    };
-    let device = Arc::new(BlockDevice::new(test_facts(), settings, ring_owner));
+    let (owner, device) = device();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,3 +1,5 @@
+//! What becomes of the files of other initiators, and what is said of those that are none.
+
 use std::fs;
 
 use super::*;
@@ -8,15 +10,20 @@ fn import_as(text: &[u8], from: Option<Kind>) -> Result<String, Failure> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     fs::write(&file, text).unwrap();
+    let shown = directory.path().display().to_string() + "/";
+    Ok(import_of(file, from)?.replace(&shown, ""))
+}
+
+/// Imports a file or a directory.
+fn import_of(path: PathBuf, from: Option<Kind>) -> Result<String, Failure> {
     let arguments = ImportArgs {
-        files: vec![file],
+        files: vec![path],
         from,
         secrets_directory: None,
     };
     let mut out = Vec::new();
     run(&arguments, &mut out)?;
-    let shown = directory.path().display().to_string() + "/";
-    Ok(String::from_utf8(out).unwrap().replace(&shown, ""))
+    Ok(String::from_utf8(out).unwrap())
 }
 
 fn import(text: &str) -> String {
@@ -143,14 +150,7 @@ fn one_target_without_chap_keeps_it_from_all() {
     for (name, method) in [("a", "CHAP"), ("b", "None")] {
         fs::write(directory.path().join(name), record(name, method)).unwrap();
     }
-    let arguments = ImportArgs {
-        files: vec![directory.path().to_owned()],
-        from: None,
-        secrets_directory: None,
-    };
-    let mut out = Vec::new();
-    run(&arguments, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = import_of(directory.path().to_owned(), None).unwrap();
     assert_eq!(text.matches("chap-user").count(), 1);
     assert!(table(&text, "example:a\"]")[0].starts_with("chap-user"));
     assert!(table(&text, "example:b\"]").is_empty());
@@ -171,14 +171,7 @@ fn targets_of_one_portal_with_the_same_settings_share_an_entry() {
         );
         fs::write(directory.path().join(name), record).unwrap();
     }
-    let arguments = ImportArgs {
-        files: vec![directory.path().to_owned()],
-        from: None,
-        secrets_directory: None,
-    };
-    let mut out = Vec::new();
-    run(&arguments, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = import_of(directory.path().to_owned(), None).unwrap();
     assert_eq!(text.matches("[[portal]]").count(), 3, "{text}");
     let both = "include = [\"iqn.2001-04.com.example:a\", \"iqn.2001-04.com.example:b\"]";
     assert!(text.contains(both), "{text}");
