@@ -2,6 +2,7 @@
 
 mod found_name;
 mod portal;
+mod sharing;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -215,6 +216,8 @@ pub struct DiskSettings {
     pub queue_size: QueueSize,
     /// How many sessions are opened at most: 1 to [`MAX_SESSIONS`].
     pub sessions: u16,
+    /// Whether the sessions are shared with the other disks behind the same target that want the same.
+    pub share_sessions: bool,
     /// The longest that a queue's thread looks for work before it sleeps, while that pays lately:
     /// at most [`MAX_POLL_LIMIT`]; zero for never.
     pub poll_limit: Duration,

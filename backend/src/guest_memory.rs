@@ -441,6 +441,19 @@ impl GuestBuffers {
         }
     }
 
+    /// Whether some of the memory that the data is in is gone, found out by reading all of it.
+    pub fn is_lost_when_read(&self) -> bool {
+        let mut room = [0; 4096];
+        let mut offset = 0;
+        while offset < self.length_bytes && !self.is_lost() {
+            let left_bytes = usize::try_from(self.length_bytes - offset).unwrap_or(usize::MAX);
+            let length_bytes = room.len().min(left_bytes);
+            let _ = self.copy_out(offset, room.get_mut(..length_bytes).unwrap_or_default());
+            offset += length_bytes as u64;
+        }
+        self.is_lost()
+    }
+
     /// Copies `bytes` into the guest's memory at `offset` of the data.
     ///
     /// # Errors

@@ -7,11 +7,13 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::sync::Arc;
 
-/// A disk, perhaps one of its sessions, or nothing in particular.
+/// A disk, or sessions that disks share, perhaps one of them, or nothing in particular.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogContext {
     /// The name of the disk.
     pub(crate) disk: Option<Arc<str>>,
+    /// The target of sessions that disks share.
+    pub(crate) target: Option<Arc<str>>,
     /// Which session of it.
     pub(crate) session: Option<usize>,
 }
@@ -29,11 +31,19 @@ impl LogContext {
     pub(crate) fn of_disk(name: &str) -> Self {
         Self {
             disk: Some(name.into()),
-            session: None,
+            ..Self::default()
         }
     }
 
-    /// The same disk, and one of its sessions.
+    /// The sessions that disks share to a target.
+    pub(crate) fn of_target(name: &str) -> Self {
+        Self {
+            target: Some(name.into()),
+            ..Self::default()
+        }
+    }
+
+    /// The same, and one of its sessions.
     pub(crate) fn with_session(self, session: usize) -> Self {
         Self {
             session: Some(session),
@@ -60,6 +70,16 @@ impl LogContext {
         // As above: then nothing is logged any more either.
         let _ = OF_THREAD.try_with(|current| current.replace(context));
     }
+
+    /// What `log` logs on this thread, which is no task's, is about this.
+    pub(crate) fn about(&self, log: impl FnOnce()) {
+        let context = self.clone();
+        let former = OF_THREAD.try_with(|current| current.replace(context));
+        log();
+        if let Ok(former) = former {
+            former.enter_thread();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +97,8 @@ mod tests {
                 .unwrap();
             let inner = runtime.block_on(disk("task").scope(async { LogContext::current() }));
             assert_eq!(inner, disk("task"));
+            assert_eq!(LogContext::current(), disk("thread").with_session(3));
+            disk("line").about(|| assert_eq!(LogContext::current(), disk("line")));
             assert_eq!(LogContext::current(), disk("thread").with_session(3));
         })
         .join()

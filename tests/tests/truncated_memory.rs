@@ -8,8 +8,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use vhost_user_iscsi_tests::disk::pattern;
 use vhost_user_iscsi_tests::frontend::memory::Block;
 use vhost_user_iscsi_tests::frontend::spec::{DESC_WRITE, S_OK, T_IN, T_OUT};
-use vhost_user_iscsi_tests::frontend::{Descriptor, Frontend, FrontendConfig, Next, Request};
-use vhost_user_iscsi_tests::served::{SOON, Served, one_lun};
+use vhost_user_iscsi_tests::frontend::{
+    Descriptor, Frontend, FrontendConfig, Layout, Next, Request,
+};
+use vhost_user_iscsi_tests::served::{SOON, Served, one_lun, start_target};
+use vhost_user_iscsi_tests::service::Service;
 use vhost_user_iscsi_tests::wait;
 
 /// How long the data of requests is: some goes through the receive buffer, some does not.
@@ -229,6 +232,45 @@ fn all_memory_that_goes_under_load_costs_at_most_one_login() {
 }
 
 /// Here it is the vhost crate that looks, at the used index.
+/// The system does not say whose data it has not found.
+#[test]
+fn another_disk_on_the_same_session_loses_the_session_and_nothing_else() {
+    for digest in ["none", "crc32c"] {
+        let target = start_target(TargetConfig {
+            negotiation: by_r2t(),
+            luns: [(0, LunConfig::default()), (1, LunConfig::default())].into(),
+            ..TargetConfig::default()
+        });
+        let service = Service::with(
+            |top| top.text += &format!("share-sessions = true\ndata-digest = '{digest}'\n"),
+            |disks| {
+                disks.disk("bad", &target.url(0), "");
+                disks.disk("good", &target.url(1), "");
+            },
+        );
+        service.until_served("bad");
+        let mut bad = Frontend::connect(service.config.socket("bad"), config()).unwrap();
+        let mut good = service.guest("good");
+        target.freeze_connections();
+        let _submitted: Vec<_> = (0..8)
+            .map(|_| submit(&mut bad, T_OUT, FILLED_BYTES))
+            .collect();
+        let write = Request::write(0, filled());
+        let layout = Layout::usual(&write);
+        good.queue(0).submit(write, &layout).unwrap();
+        truncate(&bad, 1, 8192);
+        target.thaw();
+        service.daemon.wait_log(LOST, SOON);
+        assert!(bad.is_closed_within(SOON));
+        let answer = good.queue(0).wait_used(SOON).unwrap();
+        assert_eq!(answer.status, S_OK, "{:#?}", service.daemon.log());
+        let read = good.queue(0).read(0, FILLED_BYTES).unwrap();
+        assert!(read == (S_OK, filled()), "status {}", read.0);
+        assert!(!service.disk("good")["front_end"].is_null());
+        assert_eq!(target.violations(), [""; 0]);
+    }
+}
+
 #[test]
 fn a_ring_that_is_placed_where_memory_is_gone_ends_the_connection() {
     let mut served = served(Negotiation::default(), &[]);

@@ -49,6 +49,7 @@ struct Document<'a> {
 struct SessionDocument<'a> {
     disk: &'a str,
     target: &'a str,
+    shared_with: Vec<&'a str>,
     #[serde(flatten)]
     session: &'a SessionStatus,
 }
@@ -73,6 +74,7 @@ impl<'a> Document<'a> {
             disk.sessions.iter().map(|session| SessionDocument {
                 disk: &disk.name,
                 target: &disk.target,
+                shared_with: shared_with(status, disk, session),
                 session,
             })
         };
@@ -80,6 +82,24 @@ impl<'a> Document<'a> {
             sessions: status.disks.iter().flat_map(of_disk).collect(),
         }
     }
+}
+
+/// The names of other disks that have the same session: an ISID is one target's, and a TSIH says which
+/// session of it.
+fn shared_with<'a>(
+    status: &'a ServiceStatus,
+    disk: &DiskStatus,
+    session: &SessionStatus,
+) -> Vec<&'a str> {
+    let tsih = |session: &SessionStatus| session.login.as_ref().map(|login| login.tsih);
+    let is_same = |other: &SessionStatus| {
+        other.isid == session.isid && tsih(other).is_some() && tsih(other) == tsih(session)
+    };
+    let has_it = |other: &&DiskStatus| {
+        other.name != disk.name && other.target == disk.target && other.sessions.iter().any(is_same)
+    };
+    let others = status.disks.iter().filter(has_it);
+    others.map(|other| other.name.as_str()).collect()
 }
 
 fn render(status: &ServiceStatus, arguments: &LsArgs) -> String {
@@ -90,7 +110,12 @@ fn render(status: &ServiceStatus, arguments: &LsArgs) -> String {
             write_rows(&mut text, &without_session(disk));
         }
         for session in &disk.sessions {
-            write_rows(&mut text, &session_rows(disk, session));
+            let mut rows = session_rows(disk, session);
+            let others = shared_with(status, disk, session);
+            if !others.is_empty() {
+                rows.push(("SHARED WITH", others.join(", ")));
+            }
+            write_rows(&mut text, &rows);
             if let Some(login) = session.login.as_ref().filter(|_| arguments.config) {
                 text.push_str("CONFIGURATION PARAMETERS:\n-------------------------\n");
                 write_rows(&mut text, &negotiated_text::rows(&login.negotiated));

@@ -52,6 +52,11 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "N", value_parser = parse_1_to_64)]
     sessions: Option<u16>,
 
+    /// Share the sessions with the other disks of this process that lie behind the same target, want
+    /// the same, and have their sockets in the same directory
+    #[arg(long, conflicts_with = "fd")]
+    share_sessions: bool,
+
     /// Look for work for up to this time before sleeping, while that pays; 0 for never
     #[arg(long, value_name = "N", default_value = "50", value_parser = parse_poll_limit)]
     poll_max_us: Duration,
@@ -120,6 +125,7 @@ impl ServeArgs {
             num_queues: self.num_queues,
             queue_size: self.queue_size,
             sessions: self.sessions.unwrap_or_else(default_sessions),
+            share_sessions: self.share_sessions,
             poll_limit: self.poll_max_us,
             command_timeout: self.command_timeout.0,
             lun_reset: self.lun_reset,

@@ -5,12 +5,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use super::commands::Commands;
 use super::error::ControlError;
-use super::probe::Probed;
 use crate::config::ServedDisk;
 use crate::engine::{Engine, LossReason};
 use crate::exit::Failure;
 use crate::limits::{DiskLimits, Limits};
+use crate::portal::Portal;
 use crate::report::NegotiatedKeys;
 use crate::stats::DiskStats;
 use crate::status::{
@@ -176,6 +177,15 @@ impl Board {
         });
     }
 
+    /// A session that was there, or was made for several disks, leads to this one, too.
+    pub(super) fn shares(&self, session: usize, isid: String, login: SessionLogin) {
+        let is_known = self.status().sessions.iter().any(|s| s.session == session);
+        if !is_known {
+            self.logs_in(session, isid);
+        }
+        self.logged_in(session, login);
+    }
+
     /// What the LUN is like from now on.
     pub(super) fn lun_is(&self, lun: LunStatus) {
         self.status().lun = Some(lun);
@@ -245,19 +255,15 @@ fn with(status: &mut DiskStatus, session: usize, change: impl FnOnce(&mut Sessio
 }
 
 /// What a login came to, for the board.
-pub(super) fn describe(probed: &Probed) -> SessionLogin {
-    let session = probed.commands.session();
+pub(super) fn describe(commands: &Commands, redirects: &[Portal]) -> SessionLogin {
+    let session = commands.session();
     let negotiated = session.negotiated();
     SessionLogin {
         at: Timestamp::now(),
-        portal: probed.commands.portal().to_string(),
-        address: probed
-            .commands
-            .address()
-            .ok()
-            .map(|address| address.to_string()),
+        portal: commands.portal().to_string(),
+        address: commands.address().ok().map(|address| address.to_string()),
         portal_group_tag: negotiated.target_portal_group_tag,
-        redirected_from: probed.redirects.iter().map(ToString::to_string).collect(),
+        redirected_from: redirects.iter().map(ToString::to_string).collect(),
         tsih: negotiated.tsih,
         target_alias: negotiated.target_alias.clone(),
         authentication: negotiated.authentication.clone(),

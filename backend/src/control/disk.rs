@@ -6,26 +6,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use iscsi_core::disk::barrier::Barrier;
-use iscsi_core::disk::durability::Durability;
-use iscsi_core::disk::shared::SharedDisk;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 
+use super::backoff::start_pauses;
 use super::board::Board;
 use super::error::ControlError;
+use super::home::{Home, HomeSettings, Left, Membership, OwnSessions};
 use super::isid::SessionNames;
-use super::known_lun::KnownLun;
 use super::life::Stop;
-use super::probe::{Probed, log_in_and_probe};
-use super::sessions::{Keeper, Serving, Sessions, start_pauses};
+use super::pool::{PoolKey, Pools};
 use super::socket::{self, IdentityLock, Inherited, PathLock, SessionsInUse, has_hung_up};
-use crate::config::{DiskSettings, SocketSettings};
-use crate::device::backend::{BlockDevice, DeviceSettings};
+use crate::config::{DiskSettings, SocketPathSettings, SocketSettings};
+use crate::device::backend::BlockDevice;
 use crate::device::channel::serve_front_end;
-use crate::device::serial::device_id;
-use crate::engine::{Closed, Engine, EngineConfig, LaneEvent, LogLimit, Suppressed, report};
+use crate::engine::{Engine, LogLimit, Suppressed};
 use crate::exit::{ExitCode, Failure};
 use crate::log_context::LogContext;
 use crate::raw_io::inherited_fd;
@@ -33,11 +28,8 @@ use crate::raw_io::inherited_fd;
 /// Where front-ends come from, before anything is bound.
 pub(super) struct Place {
     door: Door,
-    names: SessionNames,
-    /// How many sessions a killed predecessor may have left at the target.
-    sessions_left: usize,
-    usage: SessionsInUse,
     lock: Lock,
+    home: HomeSettings,
 }
 
 /// What keeps a second process from serving the same disk.
@@ -59,49 +51,60 @@ impl Lock {
 }
 
 enum Door {
-    Path(crate::config::SocketPathSettings),
+    Path(SocketPathSettings),
     Inherited(Inherited),
 }
 
 impl Place {
     /// Refuses a path with a live owner before any login.
     pub(super) fn claim(socket: SocketSettings, disk: &DiskSettings) -> Result<Self, Failure> {
-        let names = |name: &[u8]| SessionNames::new(name, &disk.target.target, disk.target.lun);
         match socket {
-            SocketSettings::Path(settings) => {
-                let path = absolute(settings.path.as_path())?;
-                let lock = PathLock::acquire(&path)?;
-                let usage = SessionsInUse::in_lock_file(&lock).map_err(|error| {
-                    Failure::access(format!("cannot use the lock file: {error}"))
-                })?;
-                let names = names(path.as_os_str().as_encoded_bytes());
-                Ok(Self {
-                    door: Door::Path(settings),
-                    names,
-                    sessions_left: usage.of_killed_process(),
-                    usage,
-                    lock: Lock::Path(lock),
-                })
-            }
-            SocketSettings::Fd(number) => {
-                let fd: OwnedFd = inherited_fd(number)
-                    .map_err(|error| Failure::usage(format!("--fd {number}: {error}")))?;
-                let inherited = socket::inherited(number, fd)?;
-                let names = match inherited.name() {
-                    Some(name) => names(&name),
-                    None => names(disk.target.to_string().as_bytes()),
-                };
-                let lock = Lock::Identity(IdentityLock::acquire(names.isid(0))?);
-                Ok(Self {
-                    door: Door::Inherited(inherited),
-                    names,
-                    // Nobody knows: those that these settings would have brought.
-                    sessions_left: disk.sessions.into(),
-                    usage: SessionsInUse::unrecorded(),
-                    lock,
-                })
-            }
+            SocketSettings::Path(settings) => Self::claim_path(settings, disk),
+            SocketSettings::Fd(number) => Self::claim_fd(number, disk),
         }
+    }
+
+    fn claim_path(settings: SocketPathSettings, disk: &DiskSettings) -> Result<Self, Failure> {
+        let path = absolute(settings.path.as_path())?;
+        let lock = PathLock::acquire(&path)?;
+        let home = if disk.share_sessions {
+            HomeSettings::Shared(PoolKey::new(&path, disk))
+        } else {
+            let failed = |error| Failure::access(format!("cannot use the lock file: {error}"));
+            let usage = SessionsInUse::in_lock_file(&lock).map_err(failed)?;
+            let name = path.as_os_str().as_encoded_bytes();
+            HomeSettings::Own(OwnSessions {
+                names: SessionNames::new(name, &disk.target.target, disk.target.lun),
+                sessions_left: usage.of_killed_process(),
+                usage: Arc::new(usage),
+            })
+        };
+        Ok(Self {
+            door: Door::Path(settings),
+            lock: Lock::Path(lock),
+            home,
+        })
+    }
+
+    fn claim_fd(number: i32, disk: &DiskSettings) -> Result<Self, Failure> {
+        let fd: OwnedFd = inherited_fd(number)
+            .map_err(|error| Failure::usage(format!("--fd {number}: {error}")))?;
+        let inherited = socket::inherited(number, fd)?;
+        let name = inherited
+            .name()
+            .unwrap_or_else(|| disk.target.to_string().into_bytes());
+        let names = SessionNames::new(&name, &disk.target.target, disk.target.lun);
+        let lock = Lock::Identity(IdentityLock::acquire(names.isid(0))?);
+        Ok(Self {
+            door: Door::Inherited(inherited),
+            lock,
+            home: HomeSettings::Own(OwnSessions {
+                names,
+                // Nobody knows: those that these settings would have brought.
+                sessions_left: disk.sessions.into(),
+                usage: Arc::new(SessionsInUse::unrecorded()),
+            }),
+        })
     }
 }
 
@@ -126,87 +129,64 @@ fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
 pub(super) async fn serve_disk(
     disk: DiskSettings,
     place: Place,
+    pools: &Pools,
     stop: &mut Stop,
     board: &Arc<Board>,
 ) -> Result<(), Failure> {
-    let Place {
-        door,
-        names,
-        sessions_left,
-        usage,
-        lock,
-    } = place;
+    let Place { door, lock, home } = place;
     // Where a predecessor was killed, a guest may be waiting for us.
-    let waits = disk.wait_for_target || sessions_left > 0 && matches!(door, Door::Path(_));
-    let first = tokio::select! {
-        first = first_session(&disk, &names, waits, board) => first?,
+    let was_killed = home.sessions_left() > 0;
+    let waits = disk.wait_for_target || was_killed && matches!(door, Door::Path(_));
+    let home = home.in_pool(pools);
+    let membership = tokio::select! {
+        membership = first_session(&disk, home, waits, board) => membership?,
         () = stop.asked(false) => {
-            if sessions_left == 0 {
+            if !was_killed {
                 lock.leave(stop);
             }
             return Ok(());
         }
     };
-    usage.note(1);
-    let known = KnownLun::new(first.facts.clone(), disk.read_only);
-    let sessions = Arc::new(Sessions {
-        known: tokio::sync::Mutex::new(known),
-        portal_group_tag: first
-            .commands
-            .session()
-            .negotiated()
-            .target_portal_group_tag,
-        disk: disk.clone(),
-        names,
-        usage,
-        board: Arc::clone(board),
-    });
-    let (serving, keeper) = start(Arc::clone(&sessions), first, sessions_left)?;
+    let attached = Arc::clone(membership.disk());
     let guest = Guest {
-        engine: &serving.engine,
-        device: &serving.device,
+        engine: &attached.engine,
+        device: &attached.device,
         board,
     };
     let served = serve_place(&disk, &door, &guest, stop).await;
-    let engine = Arc::clone(&serving.engine);
-    drop(serving);
-    let closed = tokio::task::spawn_blocking(move || engine.close()).await;
-    keeper.end().await;
-    if let Ok(Closed { tasks_left: false }) = closed {
-        sessions.usage.clear();
+    drop(attached);
+    let left = membership.leave().await;
+    if let Ok(Left { tasks_left: false }) = left {
         lock.leave(stop);
     }
-    let closed = closed.map(drop);
-    served.and(closed.map_err(|error| Failure::new(ExitCode::Other, error.to_string())))
+    served.and(left.map(drop))
 }
 
-/// The session that the disk starts with.
+/// The disk on its sessions, once the first of them is there.
 async fn first_session(
     disk: &DiskSettings,
-    names: &SessionNames,
+    home: Home,
     waits: bool,
-    board: &Board,
-) -> Result<Probed, ControlError> {
-    let attempt = || log_in_and_probe(&disk.target, &disk.initiator, names.isid(0), None);
-    let mut error = match attempt().await {
-        Ok(probed) => return Ok(probed),
-        Err(error) if !waits => return Err(error),
-        Err(error) => error,
-    };
-    log::warn!("{error}; waiting for the target");
-    board.waits_for_target(&error);
-    for pause in start_pauses() {
-        tokio::time::sleep(pause).await;
-        match attempt().await {
-            Ok(probed) => return Ok(probed),
-            Err(again) => {
-                log_still_waiting(&error, &again);
-                board.waits_for_target(&again);
-                error = again;
-            }
+    board: &Arc<Board>,
+) -> Result<Membership, ControlError> {
+    let mut pauses = start_pauses();
+    let mut former: Option<ControlError> = None;
+    loop {
+        let error = match home.join(disk, board).await {
+            Ok(membership) => return Ok(membership),
+            Err(error) if !waits => return Err(error),
+            Err(error) => error,
+        };
+        match &former {
+            None => log::warn!("{error}; waiting for the target"),
+            Some(former) => log_still_waiting(former, &error),
+        }
+        board.waits_for_target(&error);
+        former = Some(error);
+        if let Some(pause) = pauses.next() {
+            tokio::time::sleep(pause).await;
         }
     }
-    Err(error)
 }
 
 /// A new reason may need somebody's attention (a target that is back, and refuses us); the same
@@ -219,65 +199,6 @@ fn log_still_waiting(former: &ControlError, error: &ControlError) {
         log::Level::Warn
     };
     log::log!(level, "{error}; still waiting for the target");
-}
-
-/// Engine, sessions and device of a disk whose first session is there. What a killed predecessor
-/// may have left at the target, in `sessions_left` sessions, is ended before any command goes out.
-fn start(
-    sessions: Arc<Sessions>,
-    first: Probed,
-    sessions_left: usize,
-) -> Result<(Arc<Serving>, Keeper), Failure> {
-    let failed = |error: std::io::Error| Failure::new(ExitCode::Other, error.to_string());
-    let disk = &sessions.disk;
-    let facts = KnownLun::new(first.facts.clone(), disk.read_only).served();
-    let (reports, events) = unbounded_channel();
-    let config = EngineConfig {
-        facts: facts.clone(),
-        lun: first.lun,
-        device_id: device_id(&facts, disk.serial.as_ref()),
-        max_lanes: usize::from(disk.sessions),
-        poll_limit: disk.poll_limit,
-        command_timeout: disk.command_timeout,
-        lun_reset: disk.lun_reset,
-        io_timeout: disk.io_timeout,
-        shared: Arc::new(shared(disk, sessions_left)),
-        reports: reports.clone(),
-    };
-    let settings = DeviceSettings {
-        num_queues: disk.num_queues,
-        queue_size: disk.queue_size.get(),
-        read_only: disk.read_only,
-    };
-    sessions.first_is_there(&first);
-    let connection = first.commands.into_connection().map_err(failed)?;
-    let engine = Engine::start(config, connection).map_err(failed)?;
-    sessions.board.serves(&engine);
-    for lane in 1..sessions_left {
-        report(&reports, LaneEvent::TasksLeft { lane });
-    }
-    drop(reports);
-    let owner = Arc::clone(&engine);
-    let device = Arc::new(BlockDevice::new(facts, settings, owner));
-    let serving = Arc::new(Serving { engine, device });
-    let keeper = Keeper::start(sessions, Arc::clone(&serving), events);
-    Ok((serving, keeper))
-}
-
-/// What the sessions of the disk share. The login of the first one has ended what its namesake of a
-/// former process had left; the others come before any command.
-fn shared(disk: &DiskSettings, sessions_left: usize) -> SharedDisk {
-    let durability = if disk.ignore_power_loss {
-        Durability::ignoring_power_loss()
-    } else {
-        Durability::default()
-    };
-    let barrier = Barrier::default();
-    (1..sessions_left).for_each(|session| barrier.raise(session));
-    SharedDisk {
-        barrier,
-        durability,
-    }
 }
 
 /// What a front-end gets, and who has to know of it.

@@ -11,6 +11,7 @@ use iscsi_core::login::address::RedirectLoop;
 use iscsi_core::login::error::LoginError;
 use thiserror::Error;
 
+use crate::engine::InspectionError;
 use crate::exit::{ExitCode, Failure};
 use crate::portal::{Portal, PortalError};
 
@@ -96,6 +97,28 @@ pub(crate) enum ControlError {
         lun: u16,
         expected: String,
         found: String,
+    },
+    #[error("{target}: {error}")]
+    Look {
+        target: String,
+        error: InspectionError,
+    },
+    #[error(
+        "LUN {lun} of {target} is that of disk {other}, whose sessions this one would share; leave \
+         share-sessions out for one of the two"
+    )]
+    SameLun {
+        target: String,
+        lun: u16,
+        other: String,
+    },
+    #[error("the login for another disk of the target has just failed: {0}")]
+    OfAnother(String),
+    #[error("the sessions of {target} at {portal} cannot be shared: {failure}")]
+    Unshared {
+        portal: Portal,
+        target: String,
+        failure: Failure,
     },
     #[error("the system has no random numbers: {0}")]
     Random(#[from] getrandom::Error),

@@ -15,6 +15,7 @@ use super::board::Board;
 use super::disk::{Place, serve_disk};
 use super::life::{Outcome, Reins, Stop, end_limit, life};
 use super::plan::{self, Plan, Source, Start, plan, socket_path};
+use super::pool::Pools;
 use super::registry::Registry;
 use crate::changes::{Changes, NamedReason};
 use crate::config::{DiskName, ServedDisk};
@@ -28,6 +29,8 @@ pub(super) struct Fleet {
     /// Tells all disks that the process ends.
     process: watch::Sender<bool>,
     ends: mpsc::UnboundedSender<End>,
+    /// The sessions that disks share.
+    pools: Arc<Pools>,
     disks: Mutex<Disks>,
 }
 
@@ -84,6 +87,7 @@ impl Fleet {
             registry,
             process: watch::Sender::new(false),
             ends,
+            pools: Arc::default(),
             disks: Mutex::default(),
         };
         (fleet, ended)
@@ -189,10 +193,10 @@ impl Fleet {
             board: Arc::clone(&board),
             reins,
         };
-        let ends = self.ends.clone();
+        let (ends, pools) = (self.ends.clone(), Arc::clone(&self.pools));
         tokio::spawn(async move {
             let name = served.name.clone();
-            let result = serve(served, place, stop, &board).await;
+            let result = serve(served, place, &pools, stop, &board).await;
             let _ = ends.send(End {
                 number,
                 name,
@@ -221,11 +225,12 @@ impl Fleet {
 async fn serve(
     served: ServedDisk,
     place: Place,
+    pools: &Pools,
     mut stop: Stop,
     board: &Arc<Board>,
 ) -> Result<(), Failure> {
     let name = LogContext::of_disk(served.name.as_str());
-    let result = serve_disk(served.disk, place, &mut stop, board);
+    let result = serve_disk(served.disk, place, pools, &mut stop, board);
     let result = name.scope(result).await;
     board.ended(&result);
     result

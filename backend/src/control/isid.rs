@@ -19,7 +19,7 @@ const VERB: u8 = 0x80;
 /// The bits of the qualifier's last byte that count sessions: 64 of them.
 const SESSION_MASK: u8 = 0x3f;
 
-/// Names the sessions of one disk.
+/// Names the sessions of one disk, or of those that share theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionNames {
     hash: [u8; 5],
@@ -28,8 +28,12 @@ pub(crate) struct SessionNames {
 impl SessionNames {
     /// `disk` is the disk's name on this machine: its socket path.
     pub(crate) fn new(disk: &[u8], target: &IscsiName, lun: u16) -> Self {
+        Self::of_parts(&[disk, target.as_str().as_bytes(), &lun.to_be_bytes()])
+    }
+
+    fn of_parts(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
-        for part in [disk, target.as_str().as_bytes(), &lun.to_be_bytes()] {
+        for part in parts {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
@@ -38,6 +42,22 @@ impl SessionNames {
         Self {
             hash: [a, b, c, d, e],
         }
+    }
+
+    /// Names the sessions that the disks of a directory share to a target at a portal, for an initiator.
+    pub(crate) fn shared(
+        directory: &[u8],
+        portal: &str,
+        target: &IscsiName,
+        initiator: &IscsiName,
+    ) -> Self {
+        Self::of_parts(&[
+            b"shared sessions",
+            directory,
+            portal.as_bytes(),
+            target.as_str().as_bytes(),
+            initiator.as_str().as_bytes(),
+        ])
     }
 
     /// The ISID of a session of the disk; `index` is below 64.

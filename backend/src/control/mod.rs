@@ -4,6 +4,8 @@
 //! socket; signals. Nothing here is on the path of a request.
 
 mod ask;
+mod attached;
+mod backoff;
 mod board;
 mod commands;
 mod connect;
@@ -13,6 +15,7 @@ mod disk;
 mod error;
 mod find_disks;
 mod fleet;
+mod home;
 mod isid;
 mod known_lun;
 mod life;
@@ -20,6 +23,7 @@ mod login;
 mod metrics_http;
 mod notify;
 mod plan;
+mod pool;
 mod portal_board;
 mod portals;
 mod probe;
@@ -85,7 +89,7 @@ async fn probe_report(settings: &ProbeSettings) -> Result<ProbeReport, Failure> 
     } = settings;
     let isid = isid::random_isid().map_err(ControlError::from)?;
     let mut probed = probe::log_in_and_probe(url, initiator, isid, None).await?;
-    let address = probed.commands.address();
+    let (address, luns) = (probed.commands.address(), probed.luns());
     let report = ProbeReport {
         portal: probed.commands.portal().clone(),
         address: address.map_err(|error| Failure::new(ExitCode::Transport, error.to_string()))?,
@@ -96,7 +100,7 @@ async fn probe_report(settings: &ProbeSettings) -> Result<ProbeReport, Failure> 
         negotiated: probed.commands.session().negotiated().clone(),
         command_window: probed.commands.session().window_length(),
         guest: GuestView::of(&probed.facts, &device_id(&probed.facts, None)),
-        luns: probed.luns.iter().map(|lun| lun.number()).collect(),
+        luns,
         facts: probed.facts,
     };
     // All that was asked for is known: a target that does not answer a logout is no failure.

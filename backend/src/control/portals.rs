@@ -10,13 +10,13 @@ use std::sync::Arc;
 use iscsi_core::name::IscsiName;
 use tokio::sync::{Mutex, watch};
 
+use super::backoff::start_pauses;
 use super::error::ControlError;
 use super::find_disks::find_disks;
 use super::fleet::Fleet;
 use super::plan::Source;
 use super::portal_board::PortalBoard;
 use super::registry::Registry;
-use super::sessions::start_pauses;
 use crate::changes::Changes;
 use crate::config::{PortalSettings, ServedDisk};
 use crate::found::{Discovered, FoundLun, FoundLuns, Selection, select};

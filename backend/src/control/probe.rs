@@ -25,11 +25,48 @@ pub(super) struct Probed {
     /// The LUN field that reaches it.
     pub(super) lun: u64,
     /// What REPORT LUNS told, empty when the target refused it.
-    pub(super) luns: Vec<Lun>,
+    pub(super) reported: Vec<LunAddress>,
     /// The target said that it lost its power.
     pub(super) power_loss: Option<Sense>,
     /// The portals that sent us on.
     pub(super) redirects: Vec<Portal>,
+}
+
+impl Probed {
+    /// The numbers of the LUNs that the target reported.
+    pub(super) fn luns(&self) -> Vec<u16> {
+        let luns = self.reported.iter().filter_map(|address| address.lun());
+        luns.map(Lun::number).collect()
+    }
+}
+
+/// A session of which only is known which LUNs it reaches.
+pub(super) struct Opened {
+    pub(super) commands: Commands,
+    /// What REPORT LUNS told, empty when the target refused it.
+    pub(super) reported: Vec<LunAddress>,
+    /// The portals that sent us on.
+    pub(super) redirects: Vec<Portal>,
+}
+
+/// Logs in, and asks for the LUNs, within the login time-out.
+pub(super) async fn open(request: LoginRequest<'_>) -> Result<Opened, ControlError> {
+    let during = "during login";
+    time_limit(request.portal, request.initiator, during, async {
+        ask_for_luns(log_in(request).await?).await
+    })
+    .await
+}
+
+async fn ask_for_luns(logged_in: LoggedIn) -> Result<Opened, ControlError> {
+    let redirects = logged_in.redirects.clone();
+    let mut commands = Commands::new(logged_in);
+    let reported = report_luns(&mut commands).await?.luns();
+    Ok(Opened {
+        commands,
+        reported,
+        redirects,
+    })
 }
 
 /// Logs in and probes, all within the login time-out.
@@ -54,9 +91,11 @@ pub(super) async fn log_in_and_probe(
 }
 
 async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlError> {
-    let redirects = logged_in.redirects.clone();
-    let mut commands = Commands::new(logged_in);
-    let reported = report_luns(&mut commands).await?.luns();
+    let Opened {
+        mut commands,
+        reported,
+        redirects,
+    } = ask_for_luns(logged_in).await?;
     let lun = lun_field(url.lun, &reported);
     let mut power_loss = None;
     let mut probe = Probe::new();
@@ -83,12 +122,11 @@ async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlEr
             }
         }
     };
-    let luns = reported.into_iter().filter_map(LunAddress::lun).collect();
     Ok(Probed {
         commands,
         facts,
         lun,
-        luns,
+        reported,
         power_loss,
         redirects,
     })
@@ -100,7 +138,7 @@ fn power_loss_in(status: u8, sense: &[u8]) -> Option<Sense> {
 }
 
 /// The LUN field: in the format in which the target itself reports the LUN, else in the usual one.
-fn lun_field(number: u16, reported: &[LunAddress]) -> u64 {
+pub(super) fn lun_field(number: u16, reported: &[LunAddress]) -> u64 {
     let own = reported
         .iter()
         .find(|address| address.lun().is_some_and(|lun| lun.number() == number));

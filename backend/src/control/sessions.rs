@@ -1,103 +1,99 @@
-//! The sessions of a disk's lanes: made when wanted, made again when lost.
+//! The sessions of a target's lanes: made when wanted, made again when lost.
+//!
+//! They are one disk's own, or shared by several. What a session leads to is looked at before it carries
+//! requests: that of a disk alone with the login itself, for without the disk it is of no use; a shared
+//! one by each of its disks, when the others can use it already.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use iscsi_core::disk::facts::LunFacts;
-use iscsi_core::disk::record::DiskRecord;
 use iscsi_core::login::settings::Isid;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use iscsi_core::scsi::lun::LunAddress;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::attached::Attached;
+use super::backoff::{LAST_PAUSE, Losses, Waiting};
 use super::board::{Board, describe};
+use super::commands::Commands;
 use super::error::ControlError;
 use super::isid::SessionNames;
-use super::known_lun::{Change, KnownLun};
-use super::probe::{Probed, log_in_and_probe};
+use super::login::LoginRequest;
+use super::probe::{self, Opened, Probed, log_in_and_probe};
 use super::socket::SessionsInUse;
-use super::watch::watch;
-use crate::config::DiskSettings;
-use crate::device::{BlockDevice, Told};
-use crate::engine::{Engine, LOGOUT_LIMIT, LaneEvent, LossReason};
+use crate::config::InitiatorSettings;
+use crate::engine::{Connection, LOGOUT_LIMIT, LaneEvent, Lanes, LossReason, UnitId};
 use crate::log_context::LogContext;
-use crate::status::LunStatus;
-
-/// The pause before the second try of a login; the first one comes at once.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause between tries.
-const LAST_PAUSE: Duration = Duration::from_secs(5);
+use crate::status::SessionLogin;
+use crate::url::TargetUrl;
 
 /// What a session that ends as soon as it is there, again and again, is most likely to mean.
 const DISPLACED: &str = " after a while: sessions end as soon as they are there; does another initiator \
                          use our name and ISID?";
 
-/// What every login of the disk's sessions needs.
-#[derive(Debug)]
-pub(super) struct Sessions {
-    pub(super) disk: DiskSettings,
+/// What every login of the sessions needs.
+pub(super) struct SessionSettings {
+    /// The target, and the LUN of the first disk.
+    pub(super) url: TargetUrl,
+    pub(super) initiator: InitiatorSettings,
     pub(super) names: SessionNames,
-    /// How many sessions have been in use is written down here.
-    pub(super) usage: SessionsInUse,
     pub(super) portal_group_tag: Option<u16>,
-    /// What the LUN is like. Locked while a change is made known, so that one follows the other.
-    pub(super) known: tokio::sync::Mutex<KnownLun>,
-    /// Whoever looks into the process reads it there.
-    pub(super) board: Arc<Board>,
+    /// How many sessions have been in use is written down here.
+    pub(super) usage: Arc<SessionsInUse>,
+    /// Whether there may be more disks than one.
+    pub(super) is_shared: bool,
 }
 
-/// What serves a disk: the lanes, and what a guest sees.
-pub(super) struct Serving {
-    pub(super) engine: Arc<Engine>,
-    pub(super) device: Arc<BlockDevice>,
+/// The sessions of a target, and the disks that use them.
+pub(super) struct Sessions {
+    settings: SessionSettings,
+    /// Where they lead to, for the log.
+    name: String,
+    lanes: Arc<Lanes>,
+    disks: Mutex<Vec<Arc<Attached>>>,
+    /// By lane.
+    logins: Mutex<HashMap<usize, SessionLogin>>,
+    /// What the target said last that it has.
+    reported: Mutex<Vec<LunAddress>>,
 }
 
-/// Keeps the sessions of a disk, serves the lanes' wishes and looks at the LUN, until it is told to end.
+/// Keeps the sessions, and serves the lanes' wishes, until it is told to end.
 pub(super) struct Keeper {
     over: oneshot::Sender<()>,
     keep: JoinHandle<()>,
-    watch: JoinHandle<()>,
 }
 
 impl Keeper {
+    /// What is logged about the sessions is about `log`.
     pub(super) fn start(
         sessions: Arc<Sessions>,
-        serving: Arc<Serving>,
         events: UnboundedReceiver<LaneEvent>,
+        log: &LogContext,
     ) -> Self {
         let (over, told) = oneshot::channel();
-        let (changes, outdated) = unbounded_channel();
-        let watched = watch(Arc::clone(&sessions), Arc::clone(&serving), outdated);
-        let kept = keep(sessions, serving, events, changes, told);
-        let context = LogContext::current();
+        let kept = keep(sessions, events, told);
         Self {
             over,
-            keep: tokio::spawn(context.clone().scope(kept)),
-            watch: tokio::spawn(context.scope(watched)),
+            keep: tokio::spawn(log.clone().scope(kept)),
         }
     }
 
-    /// Gives up every login and every look that is under way. When this returns nothing of the disk's
-    /// is held any more.
+    /// Gives up every login that is under way. When this returns nothing of the sessions is held any
+    /// more.
     pub(super) async fn end(self) {
         let _ = self.over.send(());
-        give_up(self.watch).await;
         let _ = self.keep.await;
     }
 }
 
-/// Who was told of a change of the LUN is passed on to `outdated`.
-///
 /// One login at a time for each lane: a second one with the same ISID would end the session that
 /// the first had made, whose loss would call for a third, and so on for ever. It happens when a
 /// lane is closed while its login waits for the target, and another takes its place.
 async fn keep(
     sessions: Arc<Sessions>,
-    serving: Arc<Serving>,
     mut events: UnboundedReceiver<LaneEvent>,
-    outdated: UnboundedSender<usize>,
     mut over: oneshot::Receiver<()>,
 ) {
     let mut logins: HashMap<usize, JoinHandle<()>> = HashMap::new();
@@ -110,15 +106,7 @@ async fn keep(
         let Some(event) = event else { break };
         let lane = match event {
             LaneEvent::TasksCleared => {
-                serving.engine.reconcile();
-                continue;
-            }
-            LaneEvent::FactsOutdated { lane } => {
-                let _ = outdated.send(lane);
-                continue;
-            }
-            LaneEvent::DiskTakenOver { capacity_blocks } => {
-                sessions.show_at_least(&serving, capacity_blocks).await;
+                sessions.lanes.reconcile();
                 continue;
             }
             LaneEvent::SessionWanted { lane }
@@ -134,17 +122,15 @@ async fn keep(
             }
             _ => Duration::ZERO,
         };
-        let (sessions, serving) = (Arc::clone(&sessions), Arc::clone(&serving));
+        let sessions = Arc::clone(&sessions);
         let login = async move {
             match event {
-                LaneEvent::SessionWanted { lane } => sessions.open(&serving, lane).await,
-                LaneEvent::TasksLeft { lane } => sessions.end_tasks(&serving.engine, lane).await,
+                LaneEvent::SessionWanted { lane } => sessions.open(lane).await,
+                LaneEvent::TasksLeft { lane } => sessions.end_tasks(lane).await,
                 LaneEvent::SessionLost { lane, reason } => {
-                    sessions.reopen(&serving, lane, &reason, pause).await;
+                    sessions.reopen(lane, &reason, pause).await;
                 }
-                LaneEvent::TasksCleared
-                | LaneEvent::FactsOutdated { .. }
-                | LaneEvent::DiskTakenOver { .. } => {}
+                LaneEvent::TasksCleared => {}
             }
         };
         let login = tokio::spawn(LogContext::current().with_session(lane).scope(login));
@@ -155,300 +141,268 @@ async fn keep(
     }
 }
 
-async fn give_up(login: JoinHandle<()>) {
-    login.abort();
-    let _ = login.await;
-}
-
-/// How often a lane has lost its session shortly after it came up.
-#[derive(Debug, Default)]
-struct Losses {
-    last: Option<Instant>,
-    in_a_row: u32,
-}
-
-impl Losses {
-    /// How long to wait before the next login: not at all after a session that lived, longer and
-    /// longer when one after the other is lost at once.
-    fn next_pause(&mut self, now: Instant) -> Duration {
-        let is_quick = self
-            .last
-            .is_some_and(|last| now.duration_since(last) < 2 * LAST_PAUSE);
-        self.in_a_row = if is_quick {
-            self.in_a_row.saturating_add(1)
-        } else {
-            0
-        };
-        self.last = Some(now);
-        match self.in_a_row {
-            0 | 1 => Duration::ZERO,
-            count => with_jitter(LAST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(count - 2))),
-        }
-    }
+/// Ends a task, and returns when it has.
+pub(super) async fn give_up(task: JoinHandle<()>) {
+    task.abort();
+    let _ = task.await;
 }
 
 impl Sessions {
-    /// The session that the disk starts with.
-    pub(super) fn first_is_there(&self, probed: &Probed) {
-        self.board.logs_in(0, self.names.isid(0).to_string());
-        let lun = LunStatus::of(self.disk.target.lun, &probed.facts, &probed.facts);
-        self.board.lun_is(LunStatus {
-            read_only: lun.read_only || self.disk.read_only,
-            ..lun
-        });
-        self.board.logged_in(0, describe(probed));
+    pub(super) fn new(settings: SessionSettings, lanes: Arc<Lanes>) -> Self {
+        let TargetUrl { portal, target, .. } = &settings.url;
+        Self {
+            name: if settings.is_shared {
+                format!("{target} at {portal}")
+            } else {
+                settings.url.to_string()
+            },
+            settings,
+            lanes,
+            disks: Mutex::default(),
+            logins: Mutex::default(),
+            reported: Mutex::default(),
+        }
+    }
+
+    pub(super) fn lanes(&self) -> &Arc<Lanes> {
+        &self.lanes
+    }
+
+    /// Where what is in use is written down.
+    pub(super) fn usage(&self) -> &SessionsInUse {
+        &self.settings.usage
+    }
+
+    /// Another disk uses the sessions.
+    pub(super) fn attach(&self, disk: &Arc<Attached>) {
+        self.disks().push(Arc::clone(disk));
+    }
+
+    /// A disk does so no more.
+    pub(super) fn detach(&self, disk: &Arc<Attached>) {
+        self.disks().retain(|other| !Arc::ptr_eq(other, disk));
+    }
+
+    /// The name of the disk with this LUN.
+    pub(super) fn disk_at(&self, lun: u16) -> Option<String> {
+        let disks = self.disks();
+        let disk = disks.iter().find(|disk| disk.settings.target.lun == lun)?;
+        Some(disk.board.name())
+    }
+
+    /// The LUN field of a LUN, in the format in which the target reported it.
+    pub(super) fn lun_field(&self, lun: u16) -> u64 {
+        let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        probe::lun_field(lun, &reported)
+    }
+
+    fn disks(&self) -> MutexGuard<'_, Vec<Arc<Attached>>> {
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disks that a lane serves.
+    fn disks_of(&self, lane: usize) -> Vec<Arc<Attached>> {
+        let disks = self.disks().clone();
+        let uses = |disk: &Arc<Attached>| disk.engine.usage().lanes.contains(&lane);
+        disks.into_iter().filter(uses).collect()
+    }
+
+    /// The name that a session has for the target.
+    pub(super) fn isid(&self, lane: usize) -> Isid {
+        self.settings.names.isid(lane)
+    }
+
+    /// What the last login of a lane came to.
+    pub(super) fn login_of(&self, lane: usize) -> Option<SessionLogin> {
+        self.logins().get(&lane).cloned()
+    }
+
+    fn logins(&self) -> MutexGuard<'_, HashMap<usize, SessionLogin>> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a login came to, for those who ask later.
+    pub(super) fn note_login(&self, lane: usize, login: SessionLogin, reported: Vec<LunAddress>) {
+        self.logins().insert(lane, login);
+        *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = reported;
     }
 
     /// A lane's first session. When it is not to be had, for whatever reason, the lane's rings
     /// share the first lane's session rather than wait.
-    async fn open(self: &Arc<Self>, serving: &Arc<Serving>, lane: usize) {
-        self.usage.note(lane + 1);
-        self.board.logs_in(lane, self.names.isid(lane).to_string());
-        match self.connect(serving, lane).await {
-            Ok(()) => log::info!("session {lane} of {} is up", self.disk.target),
+    async fn open(&self, lane: usize) {
+        self.usage().note(lane + 1);
+        let isid = self.isid(lane).to_string();
+        let disks = self.disks_of(lane);
+        for disk in &disks {
+            disk.board.logs_in(lane, isid.clone());
+        }
+        match self.connect(lane).await {
+            Ok(()) => log::info!("session {lane} of {} is up", self.name),
             Err(error) => {
                 log::warn!(
                     "session {lane} of {} cannot be had, its queues share the first one: {error}",
-                    self.disk.target
+                    self.name
                 );
-                self.board.refused(lane, &error);
-                serving.engine.merge(lane);
-                self.end_tasks(&serving.engine, lane).await;
+                for disk in &disks {
+                    disk.board.refused(lane, &error);
+                }
+                self.lanes.merge(lane);
+                self.end_tasks(lane).await;
             }
         }
     }
 
     /// Has the target end what is left of a session that nobody uses any more: by a login with its
     /// ISID, and a logout. No command of the disk goes out before.
-    async fn end_tasks(&self, engine: &Engine, lane: usize) {
+    async fn end_tasks(&self, lane: usize) {
         let mut waiting = Waiting::new(lane, "no command goes out before its old tasks are ended");
-        if engine.has_tasks_left(lane) {
-            self.board
-                .ends_tasks(lane, self.names.isid(lane).to_string());
+        if self.lanes.has_tasks_left(lane) {
+            let isid = self.isid(lane).to_string();
+            self.each_board(|board| board.ends_tasks(lane, isid.clone()));
         }
-        while engine.has_tasks_left(lane) {
-            match self.log_in(self.names.isid(lane)).await {
-                Ok(probed) => {
-                    engine.tasks_ended(lane);
-                    self.board.tasks_ended(lane);
-                    log::debug!(
-                        "session {lane} of {}: old tasks are ended",
-                        self.disk.target
-                    );
-                    let mut commands = probed.commands;
-                    let _ = tokio::time::timeout(LOGOUT_LIMIT, commands.log_out()).await;
+        while self.lanes.has_tasks_left(lane) {
+            match self.log_in(lane).await {
+                Ok(mut opened) => {
+                    self.lanes.tasks_ended(lane);
+                    self.each_board(|board| board.tasks_ended(lane));
+                    log::debug!("session {lane} of {}: old tasks are ended", self.name);
+                    let logout = opened.commands.log_out();
+                    let _ = tokio::time::timeout(LOGOUT_LIMIT, logout).await;
                 }
                 Err(error) => {
-                    self.board.login_failed(lane, &error);
+                    self.each_board(|board| board.login_failed(lane, &error));
                     waiting.again(&error).await;
                 }
             }
         }
     }
 
-    /// A session was lost: the same one is made again, for as long as it takes.
-    async fn reopen(
-        self: &Arc<Self>,
-        serving: &Arc<Serving>,
-        lane: usize,
-        reason: &LossReason,
-        pause: Duration,
-    ) {
-        log::warn!(
-            "session {lane} of {} is lost: {reason}; logging in again{}",
-            self.disk.target,
-            if pause.is_zero() { "" } else { DISPLACED }
-        );
-        self.board.lost(lane, reason);
-        let time2wait = Duration::from_secs(reason.time2wait_s().into());
-        tokio::time::sleep(time2wait.min(LAST_PAUSE).max(pause)).await;
-        match self.connect(serving, lane).await {
-            Ok(()) => log::info!("session {lane} of {} is up again", self.disk.target),
-            Err(error) => self.retry(serving, lane, error).await,
-        }
+    /// No disk can send anything before, whether it uses the session or not.
+    fn each_board(&self, tell: impl Fn(&Board)) {
+        self.disks().iter().for_each(|disk| tell(&disk.board));
     }
 
-    async fn retry(self: &Arc<Self>, serving: &Arc<Serving>, lane: usize, mut error: ControlError) {
+    /// A session was lost: the same one is made again, for as long as it takes.
+    async fn reopen(&self, lane: usize, reason: &LossReason, pause: Duration) {
+        log::warn!(
+            "session {lane} of {} is lost: {reason}; logging in again{}",
+            self.name,
+            if pause.is_zero() { "" } else { DISPLACED }
+        );
+        for disk in self.disks_of(lane) {
+            disk.board.lost(lane, reason);
+        }
+        let time2wait = Duration::from_secs(reason.time2wait_s().into());
+        tokio::time::sleep(time2wait.min(LAST_PAUSE).max(pause)).await;
+        if let Err(error) = self.connect(lane).await {
+            self.retry(lane, error).await;
+        }
+        log::info!("session {lane} of {} is up again", self.name);
+    }
+
+    async fn retry(&self, lane: usize, mut error: ControlError) {
         let mut waiting = Waiting::new(lane, "requests wait until the target is back");
         loop {
             waiting.again(&error).await;
-            match self.connect(serving, lane).await {
+            match self.connect(lane).await {
                 Ok(()) => break,
                 Err(another) => error = another,
             }
         }
-        log::info!("session {lane} of {} is up again", self.disk.target);
     }
 
-    async fn connect(
-        self: &Arc<Self>,
-        serving: &Arc<Serving>,
-        lane: usize,
-    ) -> Result<(), ControlError> {
-        let connected = self.try_to_connect(serving, lane).await;
-        connected.inspect_err(|error| self.board.login_failed(lane, error))
+    async fn connect(&self, lane: usize) -> Result<(), ControlError> {
+        let connected = self.try_to_connect(lane).await;
+        connected.inspect_err(|error| {
+            for disk in self.disks_of(lane) {
+                disk.board.login_failed(lane, error);
+            }
+        })
     }
 
-    async fn try_to_connect(
-        self: &Arc<Self>,
-        serving: &Arc<Serving>,
-        lane: usize,
-    ) -> Result<(), ControlError> {
-        let engine = &serving.engine;
-        let probed = self.log_in(self.names.isid(lane)).await?;
-        self.check_disk(&probed, &engine.expected_disk())?;
-        if let Some(sense) = probed.power_loss {
-            engine.power_lost(sense);
+    async fn try_to_connect(&self, lane: usize) -> Result<(), ControlError> {
+        if !self.settings.is_shared {
+            let disk = self.disks().first().cloned();
+            return match disk {
+                Some(disk) => self.connect_for(&disk, lane).await,
+                // It has just ended, and so will its sessions.
+                None => Ok(()),
+            };
         }
-        let portal = probed.commands.portal().clone();
-        let login = describe(&probed);
-        let connection = probed
-            .commands
-            .into_connection()
-            .map_err(|error| ControlError::Io {
-                portal,
-                during: "while it was handed over",
-                error,
-            })?;
+        let Opened {
+            commands,
+            reported,
+            redirects,
+        } = self.log_in(lane).await?;
+        self.note_login(lane, describe(&commands, &redirects), reported);
+        self.hand_over(lane, commands, None)
+    }
+
+    /// The LUN is looked at with the login.
+    async fn connect_for(&self, disk: &Arc<Attached>, lane: usize) -> Result<(), ControlError> {
+        let SessionSettings {
+            url,
+            initiator,
+            portal_group_tag,
+            ..
+        } = &self.settings;
+        let isid = self.isid(lane);
+        let probed = log_in_and_probe(url, initiator, isid, *portal_group_tag).await?;
+        disk.check(&probed.facts, probed.commands.portal())?;
+        let Probed {
+            commands,
+            facts,
+            redirects,
+            power_loss,
+            ..
+        } = probed;
+        if let Some(sense) = power_loss {
+            disk.engine.power_lost(sense);
+        }
+        let login = describe(&commands, &redirects);
         // Before the lane sends what waits.
-        self.learn(serving, probed.facts).await;
-        self.board.logged_in(lane, login);
-        engine.connect(lane, connection);
+        disk.learn(facts).await;
+        disk.board.logged_in(lane, login);
+        self.hand_over(lane, commands, Some(disk.engine.unit()))
+    }
+
+    fn hand_over(
+        &self,
+        lane: usize,
+        commands: Commands,
+        admitted: Option<UnitId>,
+    ) -> Result<(), ControlError> {
+        let connection = connection(commands)?;
+        self.lanes.connect(lane, connection, admitted);
         Ok(())
     }
 
-    /// The LUN was found to be like this: whatever has changed is made known, first to the lanes, for a
-    /// guest makes use of it as soon as it is told.
-    pub(super) async fn learn(self: &Arc<Self>, serving: &Arc<Serving>, found: LunFacts) {
-        let (sessions, serving) = (Arc::clone(self), Arc::clone(serving));
-        // To its end, also when the login that brought it is given up meanwhile.
-        let learning = async move { sessions.learn_to_the_end(&serving, found).await };
-        let _ = tokio::spawn(LogContext::current().scope(learning)).await;
-    }
-
-    async fn learn_to_the_end(&self, serving: &Serving, found: LunFacts) {
-        let mut known = self.known.lock().await;
-        if *known.found() == found {
-            return;
-        }
-        let changes = known.learn(found);
-        self.make_known(serving, &known, &changes).await;
-    }
-
-    /// A guest knows of so many blocks from a former process.
-    async fn show_at_least(&self, serving: &Serving, blocks: u64) {
-        let mut known = self.known.lock().await;
-        if let Some(change) = known.show_at_least(blocks) {
-            self.make_known(serving, &known, &[change]).await;
-        }
-    }
-
-    async fn make_known(&self, serving: &Serving, known: &KnownLun, changes: &[Change]) {
-        let served = known.served();
-        serving.engine.set_facts(served.clone()).await;
-        let told = serving.device.show_change(&served);
-        let lun = self.disk.target.lun;
-        self.board
-            .lun_is(LunStatus::of(lun, known.found(), &served));
-        for change in changes {
-            let told = match (change, told) {
-                (Change::Grown { .. }, Told::Yes) => "; the guest is told",
-                (Change::Grown { .. }, Told::No) => {
-                    "; the front-end cannot be told, the guest sees it when that connects anew"
-                }
-                _ => "",
-            };
-            log::log!(change.level(), "{}: {change}{told}", self.disk.target);
-        }
-    }
-
-    async fn log_in(&self, isid: Isid) -> Result<Probed, ControlError> {
-        let DiskSettings {
-            target, initiator, ..
-        } = &self.disk;
-        log_in_and_probe(target, initiator, isid, self.portal_group_tag).await
-    }
-
-    /// Bytes must never go to the wrong disk.
-    fn check_disk(&self, probed: &Probed, expected: &DiskRecord) -> Result<(), ControlError> {
-        let found = DiskRecord::of(&probed.facts);
-        if expected.accepts(&found) {
-            return Ok(());
-        }
-        Err(ControlError::IdentityChanged {
-            portal: probed.commands.portal().clone(),
-            target: self.disk.target.target.to_string(),
-            lun: self.disk.target.lun,
-            expected: expected.to_string(),
-            found: found.to_string(),
-        })
-    }
-}
-
-/// Waiting for a target between tries: longer and longer, and in the log once for each reason; each
-/// further try only for those who debug.
-struct Waiting {
-    lane: usize,
-    consequence: &'static str,
-    pause: Duration,
-    reason: String,
-}
-
-impl Waiting {
-    fn new(lane: usize, consequence: &'static str) -> Self {
-        Self {
-            lane,
-            consequence,
-            pause: FIRST_PAUSE,
-            reason: String::new(),
-        }
-    }
-
-    /// A try has failed with `error`; returns when the next one is due.
-    async fn again(&mut self, error: &ControlError) {
-        let former = std::mem::replace(&mut self.reason, error.to_string());
-        let level = if self.reason == former {
-            log::Level::Debug
-        } else {
-            log::Level::Warn
-        };
-        let Self {
-            lane,
-            consequence,
-            reason,
+    async fn log_in(&self, lane: usize) -> Result<Opened, ControlError> {
+        let SessionSettings {
+            url,
+            initiator,
+            portal_group_tag,
             ..
-        } = self;
-        log::log!(level, "session {lane}: {reason}; {consequence}");
-        tokio::time::sleep(with_jitter(self.pause)).await;
-        self.pause = LAST_PAUSE.min(self.pause * 2);
+        } = &self.settings;
+        probe::open(LoginRequest {
+            portal: &url.portal,
+            target: Some(&url.target),
+            initiator,
+            isid: self.isid(lane),
+            portal_group_tag: *portal_group_tag,
+        })
+        .await
     }
 }
 
-/// Between the half and the whole of `pause`, so that many hosts do not come back at once.
-fn with_jitter(pause: Duration) -> Duration {
-    let part = getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX));
-    pause.mul_f64(0.5 + part / 2.0)
-}
-
-/// The pauses between tries at the start of the process, with `--wait-for-target`.
-pub(super) fn start_pauses() -> impl Iterator<Item = Duration> {
-    std::iter::successors(Some(FIRST_PAUSE), |pause| Some(LAST_PAUSE.min(*pause * 2)))
-        .map(with_jitter)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_that_are_lost_at_once_are_made_again_more_and_more_slowly() {
-        let mut losses = Losses::default();
-        let start = Instant::now();
-        assert_eq!(losses.next_pause(start), Duration::ZERO);
-        assert_eq!(losses.next_pause(start), Duration::ZERO);
-        let pauses: Vec<_> = (0..10).map(|_| losses.next_pause(start)).collect();
-        assert!(pauses[0] >= FIRST_PAUSE / 2 && pauses[0] <= FIRST_PAUSE);
-        assert!(pauses[9] >= LAST_PAUSE / 2 && pauses[9] <= LAST_PAUSE);
-        assert_eq!(losses.next_pause(start + 3 * LAST_PAUSE), Duration::ZERO);
-    }
+/// A session leaves the control plane.
+pub(super) fn connection(commands: Commands) -> Result<Connection, ControlError> {
+    let portal = commands.portal().clone();
+    commands
+        .into_connection()
+        .map_err(|error| ControlError::Io {
+            portal,
+            during: "while it was handed over",
+            error,
+        })
 }

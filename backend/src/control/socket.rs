@@ -147,6 +147,17 @@ impl SessionsInUse {
         count.unwrap_or(MAX_SESSIONS).min(MAX_SESSIONS)
     }
 
+    /// The same for the lock file of a path, which nobody holds for that; none when somebody else does.
+    pub(super) fn left_at(path: &Path) -> usize {
+        let lock_path = beside(path, ".lock");
+        if !lock_path.exists() {
+            return 0;
+        }
+        let lock = PathLock::acquire(path).ok();
+        let usage = lock.and_then(|lock| Self::in_lock_file(&lock).ok());
+        usage.map_or(0, |usage| usage.of_killed_process())
+    }
+
     /// `count` sessions are in use from now on, or have been.
     pub(super) fn note(&self, count: usize) {
         let mut most = self.most.lock().unwrap_or_else(PoisonError::into_inner);

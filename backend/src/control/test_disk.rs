@@ -31,6 +31,7 @@ pub(crate) fn disk(name: &str) -> ServedDisk {
             sessions: 1,
             poll_limit: std::time::Duration::ZERO,
             command_timeout: None,
+            share_sessions: false,
             lun_reset: false,
             io_timeout: None,
             ignore_power_loss: false,

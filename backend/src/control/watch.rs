@@ -11,8 +11,8 @@ use iscsi_core::disk::record::DiskRecord;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
-use super::sessions::{Serving, Sessions};
-use crate::engine::{Inspected, InspectionError};
+use super::attached::Attached;
+use crate::engine::InspectionError;
 
 /// The pause between two looks, whatever the target tells: each costs it a dozen commands.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -22,14 +22,10 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Looks for as long as somebody may want it. `outdated` brings the lanes that were told of a change,
 /// each once until the next look.
-pub(super) async fn watch(
-    sessions: Arc<Sessions>,
-    serving: Arc<Serving>,
-    mut outdated: UnboundedReceiver<usize>,
-) {
+pub(super) async fn watch(disk: Arc<Attached>, mut outdated: UnboundedReceiver<usize>) {
     // The lane that is to look because a look came to nothing.
     let mut again = None;
-    let mut due = after(sessions.disk.capacity_poll);
+    let mut due = after(disk.settings.capacity_poll);
     loop {
         let told = tokio::select! {
             biased;
@@ -40,13 +36,13 @@ pub(super) async fn watch(
             },
             () = until(due) => None,
         };
-        due = after(sessions.disk.capacity_poll);
-        serving.engine.facts_are_read();
+        due = after(disk.settings.capacity_poll);
+        disk.engine.facts_are_read();
         // They are answered by this look, too.
         while outdated.try_recv().is_ok() {}
         let looked = match told {
-            Some(lane) => sessions.look(&serving, lane).await,
-            None => sessions.review(&serving).await,
+            Some(lane) => disk.look(lane).await,
+            None => disk.review().await,
         };
         if told.is_some() {
             again = told.filter(|_| looked.is_break());
@@ -68,25 +64,26 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-impl Sessions {
+impl Attached {
     /// Asks the little that a target may change without a word, and all of it when that has changed.
-    async fn review(self: &Arc<Self>, serving: &Arc<Serving>) -> ControlFlow<()> {
-        let known = self.known.lock().await.found().clone();
-        match self.inspect(serving, 0, Probe::review(known.clone())).await {
-            Ok(found) if found == known => ControlFlow::Continue(()),
-            Ok(_) => self.look(serving, 0).await,
+    async fn review(self: &Arc<Self>) -> ControlFlow<()> {
+        let known = self.found().await;
+        match self.inspect(0, Probe::review(known.clone())).await {
+            Ok(seen) if seen.facts == known => ControlFlow::Continue(()),
+            Ok(_) => self.look(0).await,
             Err(error) => {
-                log::debug!("{}: the LUN was not looked at: {error}", self.disk.target);
+                let target = &self.settings.target;
+                log::debug!("{target}: the LUN was not looked at: {error}");
                 ControlFlow::Continue(())
             }
         }
     }
 
     /// Asks everything. Breaks off when it should be tried again.
-    async fn look(self: &Arc<Self>, serving: &Arc<Serving>, lane: usize) -> ControlFlow<()> {
-        match self.inspect(serving, lane, Probe::new()).await {
-            Ok(found) => {
-                self.judge(serving, found).await;
+    async fn look(self: &Arc<Self>, lane: usize) -> ControlFlow<()> {
+        match self.inspect(lane, Probe::new()).await {
+            Ok(seen) => {
+                self.judge(seen.facts).await;
                 ControlFlow::Continue(())
             }
             // The next login looks.
@@ -95,26 +92,20 @@ impl Sessions {
                 log::warn!(
                     "{}: the target tells of a change of the LUN, and does not say which: {error}; \
                      trying again",
-                    self.disk.target
+                    self.settings.target
                 );
                 ControlFlow::Break(())
             }
         }
     }
 
-    async fn inspect(&self, serving: &Serving, lane: usize, probe: Probe) -> Inspected {
-        let limit = self.disk.initiator.login_timeout;
-        let looked = tokio::time::timeout(limit, serving.engine.inspect(lane, probe)).await;
-        looked.unwrap_or(Err(InspectionError::Timeout(limit)))
-    }
-
     /// Bytes must never go to another disk.
-    async fn judge(self: &Arc<Self>, serving: &Arc<Serving>, found: LunFacts) {
+    async fn judge(self: &Arc<Self>, found: LunFacts) {
         let record = DiskRecord::of(&found);
-        if serving.engine.expected_disk().accepts(&record) {
-            self.learn(serving, found).await;
+        if self.engine.expected_disk().accepts(&record) {
+            self.learn(found).await;
         } else {
-            serving.engine.lose_sessions_to(&record);
+            self.engine.refuse(&record);
         }
     }
 }

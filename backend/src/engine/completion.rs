@@ -4,6 +4,7 @@ use iscsi_core::disk::requests::{Completion, Failure};
 use iscsi_core::session::RequestTag;
 
 use super::lane::Lane;
+use super::unit::UnitId;
 use crate::device::request::{RequestKind, Status};
 
 impl Lane {
@@ -41,19 +42,24 @@ impl Lane {
         let Some(left_out) = self.log_limit.pass(self.now_ms) else {
             return;
         };
-        if let Some(slot) = self.in_flight.get_mut(request) {
+        let unit = self.units.get(UnitId::of(request).0);
+        if let Some(Some(unit)) = unit
+            && let Some(slot) = self.in_flight.get_mut(request)
+        {
             let request = &slot.request;
             let first = request
                 .ranges
                 .first()
                 .map_or(request.extent(), |range| range.extent);
-            log::warn!(
-                "lane {lane}: {:?} of {} bytes at sector {} failed: {failure}; the guest gets an \
-                 error{left_out}",
-                request.kind,
-                first.length_bytes,
-                first.sector
-            );
+            unit.config.log.about(|| {
+                log::warn!(
+                    "lane {lane}: {:?} of {} bytes at sector {} failed: {failure}; the guest gets an \
+                     error{left_out}",
+                    request.kind,
+                    first.length_bytes,
+                    first.sector
+                );
+            });
         }
     }
 
@@ -79,16 +85,17 @@ impl Lane {
         };
         let status = slot.ended.take().unwrap_or(Status::IoErr);
         let latency = self.now.saturating_duration_since(slot.popped_at);
-        let request_bytes = slot.request.extents().map(|extent| extent.length_bytes);
-        let kind = slot.request.kind;
-        self.config
-            .stats
-            .ended(kind, request_bytes.sum(), status, latency);
+        let lengths = slot.request.extents().map(|extent| extent.length_bytes);
+        let (kind, request_bytes) = (slot.request.kind, lengths.sum());
         let head = slot.request.head;
         let length_bytes = slot.request.complete(status);
         if let Some(Some(ring)) = self.rings.get_mut(slot.ring) {
             ring.push_used(head, length_bytes);
         }
-        self.requests.release(request);
+        if let Some(unit) = self.unit_of(request) {
+            let stats = &unit.config.stats;
+            stats.ended(kind, request_bytes, status, latency);
+            unit.requests.release(request);
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use iscsi_core::session::RequestTag;
 
+use super::MAX_REQUESTS;
+use super::unit::UnitId;
 use crate::device::request::{ParsedRequest, Status};
 use crate::guest_memory::GuestBuffers;
 
@@ -36,34 +38,51 @@ impl InFlight {
     }
 }
 
-/// All of them, by the tag that the core uses.
-#[derive(Debug)]
+/// All of a lane's, by the tag that the core uses: [`MAX_REQUESTS`] for each of its disks.
+#[derive(Debug, Default)]
 pub(super) struct InFlightTable {
-    slots: Vec<InFlight>,
+    /// By the number of the disk; empty for one that the lane does not serve.
+    units: Vec<Vec<InFlight>>,
     /// Tags of requests that have ended and whose last piece has now left.
     released: Vec<RequestTag>,
 }
 
 impl InFlightTable {
-    pub(super) fn new(length: usize, now: Instant) -> Self {
-        Self {
-            slots: (0..length).map(|_| InFlight::new(now)).collect(),
-            released: Vec::with_capacity(length),
+    /// Makes room for another disk.
+    pub(super) fn add_unit(&mut self, unit: UnitId, now: Instant) {
+        while self.units.len() <= unit.0 {
+            self.units.push(Vec::new());
         }
+        if let Some(slots) = self.units.get_mut(unit.0) {
+            *slots = (0..MAX_REQUESTS).map(|_| InFlight::new(now)).collect();
+        }
+        self.released.reserve(MAX_REQUESTS);
     }
 
-    /// Every tag there is.
-    pub(super) fn tags(&self) -> impl Iterator<Item = RequestTag> + use<> {
-        (0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)).map(RequestTag)
+    /// Of this disk nothing is in flight any more.
+    pub(super) fn remove_unit(&mut self, unit: UnitId) {
+        if let Some(slots) = self.units.get_mut(unit.0) {
+            *slots = Vec::new();
+        }
+        self.released.retain(|tag| UnitId::of(*tag) != unit);
+    }
+
+    /// Every tag of a disk.
+    pub(super) fn tags(&self, unit: UnitId) -> impl Iterator<Item = RequestTag> + use<> {
+        let length = self.units.get(unit.0).map_or(0, Vec::len);
+        let first = unit.first_tag().0;
+        (first..).take(length).map(RequestTag)
     }
 
     pub(super) fn get_mut(&mut self, tag: RequestTag) -> Option<&mut InFlight> {
-        self.slots.get_mut(tag.0 as usize)
+        let slots = self.units.get_mut(UnitId::of(tag).0)?;
+        slots.get_mut(tag.0 as usize % MAX_REQUESTS)
     }
 
     /// The buffers of a request.
     pub(super) fn buffers(&self, tag: RequestTag) -> Option<&GuestBuffers> {
-        Some(&self.slots.get(tag.0 as usize)?.request.buffers)
+        let slots = self.units.get(UnitId::of(tag).0)?;
+        Some(&slots.get(tag.0 as usize % MAX_REQUESTS)?.request.buffers)
     }
 
     pub(super) fn piece_queued(&mut self, tag: RequestTag) {
@@ -107,11 +126,13 @@ impl InFlightTable {
 
     /// The connection is gone, and with it everything that was queued on it.
     pub(super) fn forget_pieces(&mut self) {
-        for (index, slot) in (0u32..).zip(&mut self.slots) {
-            if slot.queued_pieces > 0 {
-                slot.queued_pieces = 0;
-                if slot.ended.is_some() {
-                    self.released.push(RequestTag(index));
+        for (unit, slots) in self.units.iter_mut().enumerate() {
+            for (tag, slot) in (UnitId(unit).first_tag().0..).zip(slots) {
+                if slot.queued_pieces > 0 {
+                    slot.queued_pieces = 0;
+                    if slot.ended.is_some() {
+                        self.released.push(RequestTag(tag));
+                    }
                 }
             }
         }

@@ -2,7 +2,7 @@
 //! a login.
 //!
 //! The control plane says when, and what becomes of what was found. The commands are none of the
-//! guest's: they have a tag beyond those of requests, and a buffer of ours.
+//! guest's: they have tags beyond those of requests, and buffers of ours.
 
 use std::time::Duration;
 
@@ -15,9 +15,15 @@ use iscsi_core::session::{Command, Outcome, RequestTag, Session};
 use tokio::sync::oneshot::Sender;
 
 use super::lane::Lane;
+use super::message::SessionNumber;
+use super::unit::{Unit, UnitId};
 
-/// The tag of these commands. Those of requests are below `MAX_REQUESTS`.
-const TAG: RequestTag = RequestTag(u32::MAX);
+/// How many LUNs are looked at at once on a session, each with one command: that of a target that does
+/// not answer stays there.
+const MAX_LOOKS: u32 = 64;
+
+/// The first of the tags of these commands. Those of requests are the first ones there are.
+const FIRST_TAG: u32 = u32::MAX - MAX_LOOKS;
 
 /// Why a look at the LUN came to nothing. The next login, or the next look, may find more.
 #[derive(Debug, thiserror::Error)]
@@ -34,30 +40,88 @@ pub(crate) enum InspectionError {
     /// What it answered is not what a disk would.
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    /// As many others are being looked at as there may be.
+    #[error("too many LUNs are being looked at")]
+    TooMany,
+}
+
+/// What was seen, and on which session.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// What the LUN is like.
+    pub(crate) facts: LunFacts,
+    /// The session leads there.
+    pub(crate) session: SessionNumber,
 }
 
 /// What came of a look at the LUN.
-pub(crate) type Inspected = Result<LunFacts, InspectionError>;
+pub(crate) type Inspected = Result<Seen, InspectionError>;
 
 /// A look at the LUN that was asked for.
 #[derive(Debug)]
 pub(super) struct Inspection {
+    /// The LUN field.
+    lun: u64,
     probe: Box<Probe>,
     reply: Sender<Inspected>,
 }
 
 impl Inspection {
-    pub(super) fn new(probe: Probe, reply: Sender<Inspected>) -> Self {
+    pub(super) fn new(lun: u64, probe: Probe, reply: Sender<Inspected>) -> Self {
         Self {
+            lun,
             probe: Box::new(probe),
             reply,
         }
     }
 }
 
+/// The looks at the LUNs of a session's target, by their tags.
+#[derive(Debug, Default)]
+pub(super) struct Inspectors(Vec<Inspector>);
+
+impl Inspectors {
+    /// The one whose command has this tag.
+    fn of(&mut self, tag: RequestTag) -> Option<&mut Inspector> {
+        self.0.get_mut(tag.0.checked_sub(FIRST_TAG)? as usize)
+    }
+
+    /// Takes data of a command.
+    pub(super) fn place(&mut self, tag: RequestTag, offset_bytes: u32, bytes: &[u8]) {
+        if let Some(inspector) = self.of(tag) {
+            inspector.place(offset_bytes, bytes);
+        }
+    }
+
+    /// The session has ended, and with it all commands.
+    pub(super) fn session_lost(&mut self) {
+        self.0.iter_mut().for_each(Inspector::session_lost);
+    }
+
+    /// Submits the next command of each, as far as there is room.
+    pub(super) fn submit_to(&mut self, session: &mut Session, number: SessionNumber, now_ms: u64) {
+        for (inspector, tag) in self.0.iter_mut().zip(FIRST_TAG..) {
+            inspector.submit_to(session, number, RequestTag(tag), now_ms);
+        }
+    }
+
+    /// The one that looks at this LUN, else one that looks at none.
+    fn for_lun(&mut self, lun: u64) -> Option<&mut Inspector> {
+        let at = self.0.iter().position(|inspector| inspector.lun == lun);
+        let at = at.or_else(|| self.0.iter().position(Inspector::is_idle));
+        let at = at.unwrap_or(self.0.len());
+        if at == self.0.len() && at < MAX_LOOKS as usize {
+            self.0.push(Inspector::default());
+        }
+        self.0.get_mut(at)
+    }
+}
+
 /// The present look, if there is one. One command of it is in flight at a time.
 #[derive(Debug, Default)]
-pub(super) struct Inspector {
+struct Inspector {
+    /// The LUN field of the present look, or of the last one.
+    lun: u64,
     present: Option<Inspection>,
     awaited: Awaited,
     /// What the command has brought so far.
@@ -79,12 +143,17 @@ enum Awaited {
 
 /// Whether a command is one of these rather than a request's.
 pub(super) fn is_inspection(tag: RequestTag) -> bool {
-    tag == TAG
+    tag.0 >= FIRST_TAG
 }
 
 impl Inspector {
+    fn is_idle(&self) -> bool {
+        self.present.is_none() && self.awaited == Awaited::Nothing
+    }
+
     /// Begins; whoever waits for a former one gets no answer any more.
     fn begin(&mut self, inspection: Inspection) {
+        self.lun = inspection.lun;
         self.present = Some(inspection);
         if self.awaited == Awaited::Answer {
             self.awaited = Awaited::Stale;
@@ -92,13 +161,19 @@ impl Inspector {
     }
 
     /// The session has ended, and with it the command.
-    pub(super) fn session_lost(&mut self) {
+    fn session_lost(&mut self) {
         self.awaited = Awaited::Nothing;
         self.end(Err(InspectionError::NoSession));
     }
 
     /// Submits the next command, as soon as there is room for it.
-    pub(super) fn submit_to(&mut self, session: &mut Session, lun: u64, now_ms: u64) {
+    fn submit_to(
+        &mut self,
+        session: &mut Session,
+        number: SessionNumber,
+        request: RequestTag,
+        now_ms: u64,
+    ) {
         let Some(Inspection { probe, .. }) = &self.present else {
             return;
         };
@@ -106,9 +181,12 @@ impl Inspector {
             return;
         }
         match probe.next() {
-            ProbeStep::Done(facts) => self.end(Ok(facts)),
+            ProbeStep::Done(facts) => self.end(Ok(Seen {
+                facts,
+                session: number,
+            })),
             ProbeStep::Run(scsi) => {
-                let request = TAG;
+                let lun = self.lun;
                 let command = Command { request, lun, scsi };
                 if session.submit(command, now_ms).is_ok() {
                     self.submitted(&scsi);
@@ -129,7 +207,7 @@ impl Inspector {
     }
 
     /// Takes data of the command.
-    pub(super) fn place(&mut self, offset_bytes: u32, bytes: &[u8]) {
+    fn place(&mut self, offset_bytes: u32, bytes: &[u8]) {
         let start = offset_bytes as usize;
         let end = start.saturating_add(bytes.len());
         if let Some(room) = self.data.get_mut(start..end) {
@@ -190,19 +268,36 @@ fn not_carried_out(probe: &Probe) -> InspectionError {
 
 impl Lane {
     pub(super) fn inspect(&mut self, inspection: Inspection) {
-        self.inspector.begin(inspection);
+        let Some(inspector) = self.inspectors.for_lun(inspection.lun) else {
+            let _ = inspection.reply.send(Err(InspectionError::TooMany));
+            return;
+        };
+        inspector.begin(inspection);
         if self.connection.is_none() || self.closing.is_some() {
-            self.inspector.session_lost();
+            inspector.session_lost();
         }
     }
 
-    pub(super) fn inspection_answered(&mut self, outcome: &Outcome) {
-        self.requests.foreign_command_done(outcome);
-        self.inspector.answered(outcome);
+    /// What the target tells once, it may have told here. Returns whom it concerns: no two disks of a
+    /// session have the same LUN.
+    pub(super) fn inspection_answered(
+        &mut self,
+        tag: RequestTag,
+        outcome: &Outcome,
+    ) -> Option<UnitId> {
+        let inspector = self.inspectors.of(tag)?;
+        inspector.answered(outcome);
+        let lun = inspector.lun;
+        let is_of_lun = |unit: &Option<Unit>| unit.as_ref().is_some_and(|u| u.config.lun == lun);
+        let id = UnitId(self.units.iter().position(is_of_lun)?);
+        self.unit(id)?.requests.foreign_command_done(outcome);
+        Some(id)
     }
 
-    pub(super) fn inspection_dropped(&mut self) {
-        self.inspector.dropped();
+    pub(super) fn inspection_dropped(&mut self, tag: RequestTag) {
+        if let Some(inspector) = self.inspectors.of(tag) {
+            inspector.dropped();
+        }
     }
 }
 
@@ -216,7 +311,7 @@ mod tests {
 
     fn begin(inspector: &mut Inspector) -> Receiver<Inspected> {
         let (reply, inspected) = channel();
-        inspector.begin(Inspection::new(Probe::review(test_facts()), reply));
+        inspector.begin(Inspection::new(7, Probe::review(test_facts()), reply));
         inspected
     }
 
@@ -239,6 +334,24 @@ mod tests {
             expected_bytes: 0,
             sense: SenseData::EMPTY,
         }
+    }
+
+    #[test]
+    fn as_many_luns_are_looked_at_as_there_may_be_and_each_has_its_tag() {
+        let mut inspectors = Inspectors::default();
+        for lun in 0..u64::from(MAX_LOOKS) {
+            let inspector = inspectors.for_lun(lun).unwrap();
+            drop(begin(inspector));
+            inspector.lun = lun;
+        }
+        assert!(inspectors.for_lun(1000).is_none());
+        assert_eq!(inspectors.for_lun(7).unwrap().lun, 7);
+        for (lun, tag) in (0..u64::from(MAX_LOOKS)).zip(FIRST_TAG..) {
+            assert!(is_inspection(RequestTag(tag)));
+            assert_eq!(inspectors.of(RequestTag(tag)).unwrap().lun, lun);
+        }
+        inspectors.session_lost();
+        assert_eq!(inspectors.for_lun(1000).map(|found| found.lun), Some(0));
     }
 
     #[test]

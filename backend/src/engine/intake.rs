@@ -12,6 +12,7 @@ use super::message::LossReason;
 use super::reactor::Token;
 use super::ring::{LaneRing, Popped};
 use super::stats::Hold;
+use super::unit::UnitId;
 use crate::device::request::{ParsedRequest, Status};
 use crate::device::rings::RingSetup;
 
@@ -23,16 +24,19 @@ const FAIR_SHARE: usize = 32;
 const MAX_ROUNDS: usize = 64;
 
 impl Lane {
-    pub(super) fn ring_of(&mut self, index: u16) -> Option<&mut LaneRing> {
+    pub(super) fn ring_of(&mut self, unit: UnitId, index: u16) -> Option<&mut LaneRing> {
         self.rings
             .iter_mut()
             .flatten()
-            .find(|ring| ring.index == index)
+            .find(|ring| ring.is(unit, index))
     }
 
-    pub(super) fn start_ring(&mut self, setup: RingSetup) {
+    pub(super) fn start_ring(&mut self, unit: UnitId, setup: RingSetup) {
         let index = setup.index;
-        match LaneRing::new(setup) {
+        let Some(log) = self.unit(unit).map(|unit| unit.config.log.clone()) else {
+            return;
+        };
+        match LaneRing::new(unit, log, setup) {
             Ok(ring) => self.adopt_ring(ring),
             Err(error) => log::error!("ring {index} cannot be served: {error}"),
         }
@@ -53,11 +57,11 @@ impl Lane {
         }
     }
 
-    pub(super) fn set_kick(&mut self, index: u16, kick: OwnedFd) {
+    pub(super) fn set_kick(&mut self, unit: UnitId, index: u16, kick: OwnedFd) {
         let mut rings = self.rings.iter_mut().enumerate();
         let found = rings.find_map(|(at, ring)| {
             ring.as_mut()
-                .filter(|ring| ring.index == index)
+                .filter(|ring| ring.is(unit, index))
                 .map(|ring| (at, ring))
         });
         let Some((at, ring)) = found else {
@@ -107,23 +111,27 @@ impl Lane {
 
     /// Takes a fair share from one ring. `true` when it may have more and there is room.
     fn take_from(&mut self, at: usize) -> bool {
-        if self.is_limited() && self.is_held(at) {
+        let Some(Some(ring)) = self.rings.get(at) else {
+            return false;
+        };
+        let id = ring.unit;
+        let is_limited = self.unit(id).is_some_and(|unit| unit.is_limited());
+        if is_limited && self.is_held(at) {
             return false;
         }
         for _ in 0..FAIR_SHARE {
-            let free = self.free_request();
-            let Some(Some(ring)) = self.rings.get_mut(at) else {
-                return false;
-            };
-            if !ring.is_pending() {
+            if !self.is_pending(at) {
                 return false;
             }
-            let tag = match free {
+            let tag = match self.free_request(id) {
                 Ok(tag) => tag,
                 Err(hold) => {
-                    self.hold = Some(hold);
+                    self.note_hold(id, hold);
                     return false;
                 }
+            };
+            let Some(Some(ring)) = self.rings.get_mut(at) else {
+                return false;
             };
             let Some(slot) = self.in_flight.get_mut(tag) else {
                 return false;
@@ -133,29 +141,44 @@ impl Lane {
             match ring.pop(&mut slot.request, self.now_ms) {
                 Popped::Empty => return false,
                 Popped::Again => {}
-                Popped::Request if self.is_limited() && self.hold_back(tag) => return false,
+                Popped::Request if is_limited && self.hold_back(tag) => return false,
                 Popped::Request => self.admit(tag),
             }
         }
         true
     }
 
-    /// The tag for another request, when it could be sent at once, or is to fail at once.
-    fn free_request(&mut self) -> Result<RequestTag, Hold> {
-        if self.stall.is_over_limit() {
-            return self.requests.next_free().ok_or(Hold::TableFull);
+    fn is_pending(&self, at: usize) -> bool {
+        let ring = self.rings.get(at).and_then(Option::as_ref);
+        ring.is_some_and(LaneRing::is_pending)
+    }
+
+    fn note_hold(&mut self, unit: UnitId, hold: Hold) {
+        if let Some(unit) = self.unit(unit) {
+            unit.hold = Some(hold);
         }
-        if self.config.shared.barrier.is_raised() {
+    }
+
+    /// The tag for another request of a disk, when it could be sent at once, or is to fail at once.
+    fn free_request(&mut self, unit: UnitId) -> Result<RequestTag, Hold> {
+        let unit = self.units.get_mut(unit.0).and_then(Option::as_mut);
+        let unit = unit.ok_or(Hold::Away)?;
+        let requests = &mut unit.requests;
+        if unit.stall.is_over_limit() {
+            return requests.next_free().ok_or(Hold::TableFull);
+        }
+        if self.config.barrier.is_raised() || !unit.is_admitted {
             return Err(Hold::Away);
         }
         let connection = self.connection.as_mut().ok_or(Hold::Away)?;
-        if self.requests.has_backlog() {
-            self.requests
-                .submit_to(&mut connection.session, self.now_ms);
+        let session = &mut connection.session;
+        if requests.has_backlog() {
+            requests.submit_to(session, self.now_ms);
         }
-        match connection.session.can_submit() {
-            Ok(()) if self.requests.has_backlog() => Err(Hold::TargetBusy),
-            Ok(()) => self.requests.next_free().ok_or(Hold::TableFull),
+        match session.can_submit() {
+            Ok(()) if requests.has_backlog() => Err(Hold::TargetBusy),
+            Ok(()) if requests.is_over_share(session) => Err(Hold::TableFull),
+            Ok(()) => requests.next_free().ok_or(Hold::TableFull),
             Err(SubmitError::WindowClosed) => Err(Hold::WindowClosed),
             Err(SubmitError::TableFull) => Err(Hold::TableFull),
             Err(SubmitError::Closing) => Err(Hold::Away),
@@ -171,11 +194,14 @@ impl Lane {
             return;
         };
         let request = &mut slot.request;
-        let request_bytes = request.extents().map(|extent| extent.length_bytes);
-        let stats = &self.config.stats;
-        stats.ended(request.kind, request_bytes.sum(), status, Duration::ZERO);
+        let lengths = request.extents().map(|extent| extent.length_bytes);
+        let (kind, request_bytes) = (request.kind, lengths.sum());
         if let Some(Some(ring)) = self.rings.get_mut(slot.ring) {
             ring.complete_at_once(request, status);
+        }
+        if let Some(unit) = self.unit_of(tag) {
+            let stats = &unit.config.stats;
+            stats.ended(kind, request_bytes, status, Duration::ZERO);
         }
     }
 
@@ -183,18 +209,19 @@ impl Lane {
     fn begin(&mut self, tag: RequestTag) -> Option<Status> {
         let slot = self.in_flight.get_mut(tag)?;
         let ring = self.rings.get(slot.ring)?.as_ref()?;
+        let unit = self.units.get_mut(UnitId::of(tag).0)?.as_mut()?;
         let request = &slot.request;
-        let stable = !ring.is_writeback(self.config.writeback);
+        let stable = !ring.is_writeback(unit.config.writeback);
         let Some(operation) = request.operation(stable) else {
-            return Some(copy_device_id(request, &self.config.device_id));
+            return Some(copy_device_id(request, &unit.config.device_id));
         };
-        if self.stall.is_over_limit() {
+        if unit.stall.is_over_limit() {
             return Some(Status::IoErr);
         }
-        match self.requests.admit(operation, request.extents()) {
+        match unit.requests.admit(operation, request.extents()) {
             Ok(Admitted::InFlight) => None,
             Ok(Admitted::Done) => {
-                self.requests.release(tag);
+                unit.requests.release(tag);
                 Some(Status::Ok)
             }
             Ok(Admitted::Full) => Some(Status::IoErr),
@@ -225,11 +252,16 @@ impl Lane {
                 self.give_up_requests(at);
             }
             if let Some(ring) = self.rings.get_mut(at).and_then(Option::take) {
-                self.reactor.forget(ring.kick_fd());
-                self.forget_held(&ring);
-                ring.answer_drain();
+                self.end_ring(&ring);
             }
         }
+    }
+
+    /// A ring has left its place: nothing of it is touched any more.
+    pub(super) fn end_ring(&mut self, ring: &LaneRing) {
+        self.reactor.forget(ring.kick_fd());
+        self.forget_held(ring);
+        ring.answer_drain();
     }
 
     /// The drain limit is reached. What the ring has in flight stays marked in the inflight region,
@@ -239,24 +271,19 @@ impl Lane {
     /// no command of the disk goes out before a login with the same ISID has made the target end
     /// it (RFC 7143 section 6.3.5).
     fn give_up_requests(&mut self, at: usize) {
-        let index = self
-            .rings
-            .get(at)
-            .and_then(Option::as_ref)
-            .map_or(0, |ring| ring.index);
         self.lose(LossReason::Drained);
-        let rings = self.rings.get(at).and_then(Option::as_ref);
-        let stays_marked = rings.is_some_and(LaneRing::tracks_inflight);
+        let Some(Some(ring)) = self.rings.get(at) else {
+            return;
+        };
+        let (id, stays_marked) = (ring.unit, ring.tracks_inflight());
         let mut count = 0;
-        for tag in self.in_flight.tags() {
-            let is_of_ring = self
-                .in_flight
-                .get_mut(tag)
-                .is_some_and(|slot| slot.ring == at);
-            if is_of_ring && self.requests.abandon(tag) {
+        for tag in self.in_flight.tags(id) {
+            let slot = self.in_flight.get_mut(tag);
+            let is_of_ring = slot.is_some_and(|slot| slot.ring == at);
+            let unit = self.unit(id).filter(|_| is_of_ring);
+            if unit.is_some_and(|unit| unit.requests.abandon(tag)) {
                 if stays_marked {
-                    self.in_flight.forget(tag);
-                    self.requests.release(tag);
+                    self.forget_request(tag);
                 } else {
                     self.finish(tag, Status::IoErr);
                 }
@@ -268,11 +295,22 @@ impl Lane {
         } else {
             "end with an I/O error"
         };
-        log::warn!(
-            "ring {index} had to stop while storage did not answer: {count} requests {fate}"
-        );
         if let Some(Some(ring)) = self.rings.get_mut(at) {
+            let index = ring.index;
+            ring.log.about(|| {
+                log::warn!(
+                    "ring {index} had to stop while storage did not answer: {count} requests {fate}"
+                );
+            });
             ring.publish();
+        }
+    }
+
+    /// Lets go of a request that does not go back to its guest.
+    fn forget_request(&mut self, tag: RequestTag) {
+        self.in_flight.forget(tag);
+        if let Some(unit) = self.unit_of(tag) {
+            unit.requests.release(tag);
         }
     }
 }

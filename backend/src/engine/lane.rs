@@ -1,4 +1,5 @@
-//! A lane: one thread that owns rings, an iSCSI session and everything in flight between them.
+//! A lane: one thread that owns rings, an iSCSI session and everything in flight between them, of one
+//! disk or of several behind one target.
 //!
 //! All waiting is in [`Lane::wait`], everything else runs to completion. A turn of the loop takes
 //! what arrived on the connection, takes what the guest made available, sends all commands of
@@ -9,54 +10,36 @@ use std::sync::Arc;
 use std::sync::mpsc::SendError;
 use std::time::{Duration, Instant};
 
-use iscsi_core::disk::facts::LunFacts;
-use iscsi_core::disk::requests::Requests;
-use iscsi_core::disk::shared::SharedDisk;
+use iscsi_core::disk::barrier::Barrier;
 
 use super::coalescing::Coalescing;
 use super::in_flight::InFlightTable;
-use super::inspection::Inspector;
+use super::inspection::Inspectors;
 use super::log_limit::LogLimit;
 use super::mailbox::Mailbox;
-use super::message::{Connection, LaneEvent, LaneReports, Message, report};
+use super::message::{Connection, LaneEvent, LaneReports, Message, SessionNumber, report};
 use super::polling::Polling;
 use super::reactor::{MAX_EVENTS, Reactor, Ready, Token};
 use super::ring::LaneRing;
-use super::stall::Stall;
-use super::stats::{Hold, LaneStats};
-use super::throttle::Throttle;
+use super::unit::Unit;
 use super::waiting::make_timers_exact;
-use super::{DRAIN_LIMIT, LOGOUT_LIMIT, MAX_REQUESTS};
+use super::{DRAIN_LIMIT, LOGOUT_LIMIT};
 use crate::raw_io::VectorRoom;
 
-/// What a lane is made with.
+/// What a lane is made with. Its disks come later.
 pub(super) struct LaneConfig {
-    /// Which lane of the disk; 0 is there from the start.
+    /// Which lane of the target's; 0 is there from the start.
     pub(super) index: usize,
-    /// The disk.
-    pub(super) facts: LunFacts,
-    /// The LUN field.
-    pub(super) lun: u64,
-    /// The answer to GET_ID.
-    pub(super) device_id: [u8; 20],
-    /// Whether the driver was told that completed writes may be volatile.
-    pub(super) writeback: bool,
     /// The longest that the lane polls before it sleeps; zero for never.
     pub(super) poll_limit: Duration,
     /// How long a command may be unanswered; `None` for ever.
     pub(super) command_timeout: Option<Duration>,
     /// A command that cannot be ended otherwise is ended by a LOGICAL UNIT RESET.
     pub(super) lun_reset: bool,
-    /// How long requests wait for lost storage; `None` for ever.
-    pub(super) io_timeout: Option<Duration>,
-    /// What holds the limits of the disk, with its other lanes; `None` where there are none.
-    pub(super) throttle: Option<Arc<Throttle>>,
-    /// With the disk's other lanes.
-    pub(super) shared: Arc<SharedDisk>,
+    /// With the target's other lanes.
+    pub(super) barrier: Arc<Barrier>,
     /// Whom to tell when the session is lost.
     pub(super) reports: LaneReports,
-    /// What it counts.
-    pub(super) stats: Arc<LaneStats>,
 }
 
 pub(super) struct Lane {
@@ -75,18 +58,18 @@ pub(super) struct Lane {
     pub(super) polling: [Polling; 2],
     /// Boxed, for it is taken out and put back while it is used.
     pub(super) connection: Option<Box<Connection>>,
-    pub(super) requests: Requests,
-    pub(super) inspector: Inspector,
-    /// It was reported that the disk is not as it was probed, and nobody has looked since.
-    pub(super) facts_outdated: bool,
+    /// How many it has had.
+    pub(super) session_number: SessionNumber,
+    /// By their numbers; an empty place is reused.
+    pub(super) units: Vec<Option<Unit>>,
+    /// Whose turn it is to be the first.
+    pub(super) first_unit: usize,
+    pub(super) inspectors: Inspectors,
     pub(super) in_flight: InFlightTable,
-    pub(super) stall: Stall,
     /// By the lane's own index; an empty place is reused.
     pub(super) rings: Vec<Option<LaneRing>>,
     /// Whose turn it is to be the first.
     pub(super) first_ring: usize,
-    /// Why requests had to stay in their ring in this turn, if any had to.
-    pub(super) hold: Option<Hold>,
     /// When the first of the requests may go that the limits hold, if any do.
     pub(super) held_until: Option<Instant>,
     /// There was no end of requests: wait for nothing.
@@ -119,11 +102,11 @@ impl Lane {
         Ok(Self {
             coalescing: Coalescing::new(now),
             polling: [(); 2].map(|()| Polling::new(config.poll_limit)),
-            requests: requests(&config),
-            inspector: Inspector::default(),
-            facts_outdated: false,
-            stall: Stall::new(config.io_timeout),
-            in_flight: InFlightTable::new(MAX_REQUESTS, now),
+            session_number: SessionNumber::default(),
+            units: Vec::new(),
+            first_unit: 0,
+            inspectors: Inspectors::default(),
+            in_flight: InFlightTable::default(),
             config,
             mailbox,
             reactor,
@@ -133,7 +116,6 @@ impl Lane {
             connection: None,
             rings: Vec::new(),
             first_ring: 0,
-            hold: None,
             held_until: None,
             has_more: false,
             room: VectorRoom::default(),
@@ -192,22 +174,25 @@ impl Lane {
     /// What follows whatever happened.
     fn turn(&mut self) -> Next {
         self.handle_timeouts();
-        self.handle_stall();
+        self.handle_stalls();
         self.take_requests();
         self.send();
         self.publish();
         self.count_turn();
         self.end_drained_rings();
+        self.end_leaving_units();
         self.close_if_done()
     }
 
     /// What is counted once per turn, whatever it did.
     fn count_turn(&mut self) {
-        let stats = &self.config.stats;
-        stats.in_flight.set(self.requests.in_flight() as u64);
-        stats.retries.set(self.requests.retries());
-        if let Some(hold) = self.hold.take() {
-            stats.held(hold);
+        for unit in self.units.iter_mut().flatten() {
+            let stats = &unit.config.stats;
+            stats.in_flight.set(unit.requests.in_flight() as u64);
+            stats.retries.set(unit.requests.retries());
+            if let Some(hold) = unit.hold.take() {
+                stats.held(hold);
+            }
         }
     }
 
@@ -220,35 +205,13 @@ impl Lane {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Connected(connection) => self.connect(connection),
-            Message::StartRing(setup) => self.start_ring(*setup),
-            Message::StopRing {
-                index,
-                deadline,
-                reply,
-            } => match self.ring_of(index) {
-                Some(ring) => ring.drain(deadline, reply),
-                // Nothing of it is touched: an error of the start was logged then.
-                None => drop(reply),
-            },
-            Message::SetCall { index, call } => {
-                if let Some(ring) = self.ring_of(index) {
-                    ring.set_call(call);
-                }
-            }
-            Message::SetKick { index, kick } => self.set_kick(index, kick),
-            Message::SetMemory(memory) => {
-                for ring in self.rings.iter_mut().flatten() {
-                    ring.set_memory(&memory);
-                }
-            }
-            Message::SetWriteback(writeback) => self.config.writeback = writeback,
-            Message::SetThrottle(throttle) => self.set_throttle(throttle),
-            Message::SetFacts { facts, taken } => {
-                self.requests.set_facts(*facts);
-                drop(taken);
-            }
-            Message::FactsAreRead => self.facts_outdated = false,
+            Message::Connected {
+                connection,
+                admitted,
+            } => self.connect(connection, admitted),
+            Message::AddUnit { unit, config } => self.add_unit(unit, config),
+            Message::RemoveUnit { unit, ended } => self.remove_unit(unit, ended),
+            Message::Unit(unit, message) => self.handle_unit(unit, message),
             Message::Inspect(inspection) => self.inspect(inspection),
             Message::GiveUpRings { reply } => {
                 if let Err(SendError(rings)) = reply.send(self.give_up_rings()) {
@@ -258,7 +221,6 @@ impl Lane {
             Message::AdoptRing(ring) => self.adopt_ring(*ring),
             Message::BarrierFell => self.wake_rings(),
             Message::Reconcile => self.reconcile(),
-            Message::LoseSession(reason) => self.lose(reason),
             Message::Close => self.close(),
         }
     }
@@ -281,7 +243,7 @@ impl Lane {
     fn leave(&mut self) {
         self.drop_connection();
         let lane = self.config.index;
-        if self.config.shared.barrier.is_suspect(lane) {
+        if self.config.barrier.is_suspect(lane) {
             report(&self.config.reports, LaneEvent::TasksLeft { lane });
         }
         let rings = self.rings.iter().flatten();
@@ -290,6 +252,7 @@ impl Lane {
 
     /// First what is in flight ends, then the session; each has its limit.
     fn close_if_done(&mut self) -> Next {
+        let in_flight = self.requests_in_flight();
         let Some(closing) = &mut self.closing else {
             return Next::Wait;
         };
@@ -300,7 +263,7 @@ impl Lane {
         if closing.logout_sent {
             return if is_late { Next::End } else { Next::Wait };
         }
-        if self.requests.in_flight() == 0 || is_late {
+        if in_flight == 0 || is_late {
             closing.logout_sent = true;
             closing.deadline = Instant::now() + LOGOUT_LIMIT;
             connection.session.log_out();
@@ -311,14 +274,6 @@ impl Lane {
         }
         Next::Wait
     }
-}
-
-fn requests(config: &LaneConfig) -> Requests {
-    let shared = Arc::clone(&config.shared);
-    let mut requests = Requests::new(config.facts.clone(), config.lun, MAX_REQUESTS, shared);
-    // Storage that answers, but will not do what it is asked for, is as good as none.
-    requests.set_patience_ms(config.io_timeout.map(in_ms));
-    requests
 }
 
 /// A duration as the core counts time.

@@ -2,10 +2,12 @@
 
 use std::io;
 
+use iscsi_core::disk::requests::AbortRefused;
 use iscsi_core::error::SessionError;
 use iscsi_core::limits::RECONCILE_MS;
 use iscsi_core::pdu::async_message::AsyncEvent;
-use iscsi_core::session::{Event, Placement, Received, RequestTag, Session, Timeouts};
+use iscsi_core::pdu::task_management::FunctionResponse;
+use iscsi_core::session::{Event, Outcome, Placement, Received, RequestTag, Session, Timeouts};
 
 use super::coalescing::Coalescing;
 use super::inspection::is_inspection;
@@ -13,8 +15,9 @@ use super::lane::{Lane, in_ms};
 use super::message::{Connection, LaneEvent, LossReason, report};
 use super::reactor::Token;
 use super::transport::{Arrived, Sink, is_memory_lost, is_worth_placing};
+use super::unit::UnitId;
 use crate::device::request::Status;
-use crate::guest_memory::GuestMemoryError;
+use crate::guest_memory::{GuestBuffers, GuestMemoryError};
 
 /// How many receives a turn makes at most, of up to 256 KiB each: a target that sends faster than
 /// we take it in must not keep the lane from everything else. What is left is reported again.
@@ -25,8 +28,9 @@ const MAX_RECEIVES: usize = 64;
 const MAX_TURN_BYTES: usize = 256 * 1024;
 
 impl Lane {
-    /// Goes on with a new session: what was in flight is sent again, in order.
-    pub(super) fn connect(&mut self, mut connection: Box<Connection>) {
+    /// Goes on with a new session: what was in flight is sent again, in order, of each disk that it is
+    /// known to lead to.
+    pub(super) fn connect(&mut self, mut connection: Box<Connection>, admitted: Option<UnitId>) {
         // The target has ended what was in flight on it, when it took the login.
         self.forget_connection();
         let session = &mut connection.session;
@@ -43,6 +47,8 @@ impl Lane {
             return self.report_loss(LossReason::Io(error));
         }
         self.connection = Some(connection);
+        self.session_number.0 += 1;
+        self.admit_only(admitted);
         self.wake_rings();
         // What arrived together with the last answer of the probe.
         self.receive();
@@ -53,7 +59,7 @@ impl Lane {
     pub(super) fn drop_connection(&mut self) {
         let connection = self.connection.as_ref();
         if connection.is_some_and(|c| c.session.tasks_in_flight() > 0) {
-            self.config.shared.barrier.raise(self.config.index);
+            self.config.barrier.raise(self.config.index);
         }
         self.forget_connection();
     }
@@ -63,8 +69,10 @@ impl Lane {
             self.reactor.forget(connection.transport.socket());
         }
         self.in_flight.forget_pieces();
-        self.requests.session_lost();
-        self.inspector.session_lost();
+        for unit in self.units.iter_mut().flatten() {
+            unit.requests.session_lost();
+        }
+        self.inspectors.session_lost();
     }
 
     pub(super) fn lose(&mut self, reason: LossReason) {
@@ -81,7 +89,9 @@ impl Lane {
 
     fn report_loss(&self, reason: LossReason) {
         if self.closing.is_none() {
-            self.config.stats.sessions_lost.add(1);
+            for unit in self.units.iter().flatten() {
+                unit.config.stats.sessions_lost.add(1);
+            }
             let lane = self.config.index;
             report(
                 &self.config.reports,
@@ -170,7 +180,7 @@ impl Lane {
             // The core places only within the data of a living request.
             Some(Err(error)) => Err(io::Error::other(error)),
             None if is_inspection(request) => {
-                self.inspector.place(offset, bytes);
+                self.inspectors.place(request, offset, bytes);
                 Ok(())
             }
             None => Err(io::Error::other(
@@ -192,18 +202,39 @@ impl Lane {
     }
 
     /// Data that was to be sent is gone, perhaps in the middle of a PDU: this connection cannot go
-    /// on. Once only, for what is in flight ends with it: all of it comes from one front-end, whose
-    /// connection ends, too. The target forgets it as in `give_up_requests`.
+    /// on. Once only, for what is in flight of that front-end ends with it, whose connection ends, too.
+    /// The target forgets it as in `give_up_requests`.
     fn give_up_lost_writes(&mut self) {
-        for tag in self.in_flight.tags() {
-            self.report_loss_of_memory(tag);
-        }
+        let lost = self.units_without_memory();
         self.lose(LossReason::MemoryLost);
-        for tag in self.in_flight.tags() {
-            if self.requests.abandon(tag) {
-                self.finish(tag, Status::IoErr);
+        for id in lost {
+            for tag in self.in_flight.tags(id) {
+                let unit = self.unit(id);
+                if unit.is_some_and(|unit| unit.requests.abandon(tag)) {
+                    self.finish(tag, Status::IoErr);
+                }
             }
         }
+    }
+
+    /// Whose memory is gone, with that reported. The system does not say: of several disks it is those
+    /// whose data cannot be read. To read it finds that out.
+    fn units_without_memory(&self) -> Vec<UnitId> {
+        let present = |id: &UnitId| matches!(self.units.get(id.0), Some(Some(_)));
+        let units: Vec<_> = self.unit_ids().filter(present).collect();
+        let buffers = |id: UnitId| {
+            let tags = self.in_flight.tags(id);
+            tags.filter_map(|tag| self.in_flight.buffers(tag))
+        };
+        let is_lost = |id: &UnitId| buffers(*id).any(GuestBuffers::is_lost_when_read);
+        let mut lost: Vec<_> = units.iter().copied().filter(is_lost).collect();
+        if units.len() == 1 || lost.is_empty() {
+            lost = units;
+        }
+        for id in &lost {
+            buffers(*id).for_each(GuestBuffers::report_loss);
+        }
+        lost
     }
 
     fn handle_event(
@@ -214,28 +245,25 @@ impl Lane {
     ) -> Result<(), LossReason> {
         match event {
             Event::CommandDone { request, outcome } => {
-                if is_inspection(request) {
-                    self.inspection_answered(&outcome);
+                let told = if is_inspection(request) {
+                    self.inspection_answered(request, &outcome)
                 } else {
-                    let completion = self.requests.command_done(request, &outcome, now_ms);
-                    self.complete(completion);
-                }
-                if self.requests.take_tasks_cleared() {
-                    session.expect_answers_by(now_ms + RECONCILE_MS);
-                    self.report_tasks_cleared();
-                }
-                if self.requests.take_facts_outdated() {
-                    self.report_facts_outdated();
+                    self.request_answered(request, &outcome)
+                };
+                if let Some(told) = told {
+                    self.report_news(session, told);
                 }
             }
             Event::CommandRejected { request, .. } if is_inspection(request) => {
-                self.config.stats.rejects.add(1);
-                self.inspection_dropped();
+                self.count_reject();
+                self.inspection_dropped(request);
             }
             Event::CommandRejected { request, reason } => {
-                self.config.stats.rejects.add(1);
-                let completion = self.requests.command_rejected(request, reason, now_ms);
-                self.complete(completion);
+                if let Some(unit) = self.unit_of(request) {
+                    unit.config.stats.rejects.add(1);
+                    let completion = unit.requests.command_rejected(request, reason, now_ms);
+                    self.complete(completion);
+                }
             }
             Event::Async(event) => return self.handle_async(session, event),
             Event::LoggedOut {
@@ -246,7 +274,7 @@ impl Lane {
                 return Err(LossReason::Dropped { time2wait_s });
             }
             Event::Rejected(reason) => {
-                self.config.stats.rejects.add(1);
+                self.count_reject();
                 if let Some(left_out) = self.unasked_limit.pass(self.now_ms) {
                     log::warn!(
                         "lane {}: the target rejected a PDU: {reason}{left_out}",
@@ -257,18 +285,10 @@ impl Lane {
             Event::AbortDone { request, response }
                 if is_inspection(request) && response.is_over() =>
             {
-                self.inspection_dropped();
+                self.inspection_dropped(request);
             }
             Event::AbortDone { request, response } => {
-                match self.requests.command_aborted(request, response, now_ms) {
-                    Ok(completion) => {
-                        self.config.stats.commands_aborted.add(1);
-                        self.complete(completion);
-                    }
-                    // What follows is the answer to the reset.
-                    Err(refused) if session.is_resetting() => self.log_reset(&refused),
-                    Err(refused) => return Err(LossReason::AbortRefused(refused)),
-                }
+                return self.abort_done(session, request, response);
             }
             Event::ResetDone { response } => {
                 self.report_tasks_cleared();
@@ -278,16 +298,64 @@ impl Lane {
         Ok(())
     }
 
-    /// The other sessions of the disk have to know: which of them is told is the target's affair.
+    fn abort_done(
+        &mut self,
+        session: &Session,
+        request: RequestTag,
+        response: FunctionResponse,
+    ) -> Result<(), LossReason> {
+        let now_ms = self.now_ms;
+        let refused = match self.unit_of(request) {
+            Some(unit) => match unit.requests.command_aborted(request, response, now_ms) {
+                Ok(completion) => {
+                    unit.config.stats.commands_aborted.add(1);
+                    self.complete(completion);
+                    return Ok(());
+                }
+                Err(refused) => refused,
+            },
+            // A look at a LUN, which may still run.
+            None => AbortRefused(response),
+        };
+        if session.is_resetting() {
+            // What follows is the answer to the reset.
+            self.log_reset(&refused);
+            return Ok(());
+        }
+        Err(LossReason::AbortRefused(refused))
+    }
+
+    /// Returns whose it was.
+    fn request_answered(&mut self, request: RequestTag, outcome: &Outcome) -> Option<UnitId> {
+        let now_ms = self.now_ms;
+        let unit = self.unit_of(request)?;
+        let completion = unit.requests.command_done(request, outcome, now_ms);
+        self.complete(completion);
+        Some(UnitId::of(request))
+    }
+
+    /// What an answer has told a disk of more than its own command.
+    fn report_news(&mut self, session: &mut Session, told: UnitId) {
+        let lane = self.config.index;
+        let Some(unit) = self.unit(told) else { return };
+        if unit.requests.take_facts_outdated() {
+            unit.report_facts_outdated(lane);
+        }
+        if unit.requests.take_tasks_cleared() {
+            session.expect_answers_by(self.now_ms + RECONCILE_MS);
+            self.report_tasks_cleared();
+        }
+    }
+
+    /// The other sessions of the target have to know: which of them is told is the target's affair.
     fn report_tasks_cleared(&self) {
         report(&self.config.reports, LaneEvent::TasksCleared);
     }
 
-    /// Once only, until the control plane looks: a target may say so with each answer.
-    fn report_facts_outdated(&mut self) {
-        let lane = self.config.index;
-        if !std::mem::replace(&mut self.facts_outdated, true) {
-            report(&self.config.reports, LaneEvent::FactsOutdated { lane });
+    /// A PDU that was no request's: it is counted for each disk that has the session.
+    fn count_reject(&self) {
+        for unit in self.units.iter().flatten() {
+            unit.config.stats.rejects.add(1);
         }
     }
 
@@ -362,7 +430,9 @@ impl Lane {
     fn log_timeouts(&mut self, timeouts: Timeouts) {
         let lane = self.config.index;
         let timed_out = u64::from(timeouts.timed_out);
-        self.config.stats.commands_timed_out.add(timed_out);
+        for unit in self.units.iter().flatten() {
+            unit.config.stats.commands_timed_out.add(timed_out);
+        }
         if timeouts.timed_out > 0
             && let Some(left_out) = self.log_limit.pass(self.now_ms)
         {
@@ -405,9 +475,17 @@ impl Lane {
             blocked,
             ..
         } = connection;
-        self.requests.submit_to(session, now_ms);
-        if !self.config.shared.barrier.is_raised() {
-            self.inspector.submit_to(session, self.config.lun, now_ms);
+        self.first_unit = (self.first_unit + 1)
+            .checked_rem(self.units.len())
+            .unwrap_or(0);
+        let (later, first) = self.units.split_at_mut(self.first_unit);
+        let units = first.iter_mut().chain(later).flatten();
+        for unit in units.filter(|unit| unit.is_admitted) {
+            unit.requests.submit_to(session, now_ms);
+        }
+        if !self.config.barrier.is_raised() {
+            self.inspectors
+                .submit_to(session, self.session_number, now_ms);
         }
         loop {
             let in_flight = &mut self.in_flight;

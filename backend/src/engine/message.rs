@@ -1,5 +1,6 @@
 //! What is said to a lane, and what a lane says.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,12 +13,14 @@ use iscsi_core::disk::requests::AbortRefused;
 use iscsi_core::error::SessionError;
 use iscsi_core::pdu::task_management::FunctionResponse;
 use iscsi_core::session::Session;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::inspection::Inspection;
 use super::reactor::{Reactor, Token};
 use super::ring::LaneRing;
 use super::throttle::Throttle;
 use super::transport::{Sending, Transport};
+use super::unit::{UnitConfig, UnitId};
 use crate::device::rings::RingSetup;
 use crate::guest_memory::GuestMemory;
 
@@ -57,8 +60,36 @@ impl Connection {
 /// What a lane is told. Boxed where large: messages are rare.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// Here is your session, in place of the one that you had.
-    Connected(Box<Connection>),
+    /// Here is your session, in place of the one that you had. It leads to the disk of `admitted`; what
+    /// the others find behind it has to be looked at first.
+    Connected {
+        connection: Box<Connection>,
+        admitted: Option<UnitId>,
+    },
+    /// Serve this disk, too.
+    AddUnit { unit: UnitId, config: UnitConfig },
+    /// Serve this disk no more: its requests in flight have their time, its rings are not touched any
+    /// more when `ended` is dropped.
+    RemoveUnit { unit: UnitId, ended: UnitEnded },
+    /// Something about this disk.
+    Unit(UnitId, UnitMessage),
+    /// Look at a LUN.
+    Inspect(Inspection),
+    /// Hand over your rings: another lane will serve them. Only before the first session.
+    GiveUpRings { reply: SyncSender<Vec<LaneRing>> },
+    /// Serve this ring, which another lane had.
+    AdoptRing(Box<LaneRing>),
+    /// Commands may go out again, on every session of the target.
+    BarrierFell,
+    /// The target may have ended tasks without an answer: what is not answered soon is to be ended.
+    Reconcile,
+    /// Drain, log out, end.
+    Close,
+}
+
+/// What a lane is told about one of its disks.
+#[derive(Debug)]
+pub(super) enum UnitMessage {
     /// Serve this ring.
     StartRing(Box<RingSetup>),
     /// Drain this ring, let go of it, and say which available index is next. When nothing is
@@ -85,24 +116,21 @@ pub(super) enum Message {
     },
     /// The disk is about to be probed: what is noticed from now on may come too late for that.
     FactsAreRead,
-    /// Look at the LUN.
-    Inspect(Inspection),
-    /// Hand over your rings: another lane will serve them. Only before the first session.
-    GiveUpRings { reply: SyncSender<Vec<LaneRing>> },
-    /// Serve this ring, which another lane had.
-    AdoptRing(Box<LaneRing>),
-    /// Commands may go out again, on every session of the disk.
-    BarrierFell,
-    /// The target may have ended tasks without an answer: what is not answered soon is to be ended.
-    Reconcile,
-    /// End your session, for this reason.
-    LoseSession(LossReason),
-    /// Drain, log out, end.
-    Close,
+    /// The session of this number leads to the disk.
+    Admit(SessionNumber),
+    /// Your session does not lead to the disk, for this reason.
+    Refuse(LossReason),
 }
 
+/// Tells the sessions of a lane apart, one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SessionNumber(pub(super) u64);
+
+/// Held by a lane until it has let go of a disk; nothing is ever sent.
+pub(super) type UnitEnded = SyncSender<()>;
+
 /// Held by each lane that has yet to take the facts; nothing is ever sent.
-pub(super) type FactsTaken = tokio::sync::mpsc::Sender<std::convert::Infallible>;
+pub(super) type FactsTaken = tokio::sync::mpsc::Sender<Infallible>;
 
 /// What a lane reports to the control plane.
 #[derive(Debug)]
@@ -119,23 +147,33 @@ pub(crate) enum LaneEvent {
         /// Why.
         reason: LossReason,
     },
-    /// The target may have ended tasks of any session of the disk, without an answer.
+    /// The target may have ended tasks of any session, without an answer.
     TasksCleared,
+    /// Nobody serves this session any more, and the target may still run tasks of it: it has to be
+    /// told to end them. Until then no command goes out.
+    TasksLeft {
+        /// Which.
+        lane: usize,
+    },
+}
+
+/// What a lane reports about one of its disks.
+#[derive(Debug)]
+pub(crate) enum DiskEvent {
+    /// The lane has a session, and nobody has looked whether it leads to the disk.
+    Unseen {
+        /// Whose session.
+        lane: usize,
+    },
     /// The target says, or shows, that the disk is not as it was probed.
     FactsOutdated {
         /// Who was told.
         lane: usize,
     },
     /// A guest has this disk from a former process, which may have shown it larger.
-    DiskTakenOver {
+    TakenOver {
         /// How many blocks it knows of.
         capacity_blocks: u64,
-    },
-    /// Nobody serves this session any more, and the target may still run tasks of it: it has to be
-    /// told to end them. Until then no command of the disk goes out.
-    TasksLeft {
-        /// Which.
-        lane: usize,
     },
 }
 
@@ -199,9 +237,12 @@ impl LossReason {
 }
 
 /// Where lanes report to.
-pub(crate) type LaneReports = tokio::sync::mpsc::UnboundedSender<LaneEvent>;
+pub(crate) type LaneReports = UnboundedSender<LaneEvent>;
 
-/// Reports; when nobody listens any more the process is ending.
-pub(crate) fn report(reports: &LaneReports, event: LaneEvent) {
+/// Where they report what is about one disk.
+pub(crate) type DiskReports = UnboundedSender<DiskEvent>;
+
+/// Reports; when nobody listens any more it is ending.
+pub(crate) fn report<T>(reports: &UnboundedSender<T>, event: T) {
     let _ = reports.send(event);
 }

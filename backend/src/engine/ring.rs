@@ -9,16 +9,22 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 
 use super::log_limit::LogLimit;
 use super::throttle::Held;
+use super::unit::UnitId;
 use crate::device::inflight::InflightError;
 use crate::device::queue::{QueueError, SplitQueue};
 use crate::device::request::{Malformed, ParsedRequest, RequestParser, Status};
 use crate::device::rings::RingSetup;
 use crate::guest_memory::GuestMemory;
+use crate::log_context::LogContext;
 
 /// A ring that a lane owns.
 pub(super) struct LaneRing {
+    /// Whose.
+    pub(super) unit: UnitId,
     /// Which virtqueue.
     pub(super) index: u16,
+    /// What lines of the log are about that are about it.
+    pub(super) log: LogContext,
     queue: SplitQueue,
     parser: RequestParser,
     features: u64,
@@ -77,7 +83,11 @@ impl std::fmt::Debug for LaneRing {
 
 impl LaneRing {
     /// Starts the ring; with an inflight region, where a former process was killed.
-    pub(super) fn new(mut setup: RingSetup) -> Result<Self, StartError> {
+    pub(super) fn new(
+        unit: UnitId,
+        log: LogContext,
+        mut setup: RingSetup,
+    ) -> Result<Self, StartError> {
         let mut queue = SplitQueue::new(&setup)?;
         if let Some(call) = &setup.call {
             set_nonblocking(call);
@@ -86,7 +96,9 @@ impl LaneRing {
         let tracked = inflight.map(|inflight| queue.track_inflight(inflight));
         let left_over = tracked.transpose()?.flatten();
         let ring = Self {
+            unit,
             index: setup.index,
+            log,
             queue,
             parser: RequestParser::new(setup.features),
             features: setup.features,
@@ -107,6 +119,11 @@ impl LaneRing {
             ring.notify();
         }
         Ok(ring)
+    }
+
+    /// Whether it is this virtqueue of this disk.
+    pub(super) fn is(&self, unit: UnitId, index: u16) -> bool {
+        self.unit == unit && self.index == index
     }
 
     pub(super) fn kick_fd(&self) -> BorrowedFd<'_> {
@@ -130,7 +147,9 @@ impl LaneRing {
 
     pub(super) fn set_memory(&mut self, memory: &Arc<GuestMemory>) {
         if let Err(error) = self.queue.set_memory(memory) {
-            log::info!("ring {}: {error}; it waits for its memory", self.index);
+            let index = self.index;
+            self.log
+                .about(|| log::info!("ring {index}: {error}; it waits for its memory"));
         }
         // It may be back, and the driver may not have been asked for kicks.
         (self.pending, self.armed) = (true, false);
@@ -161,13 +180,16 @@ impl LaneRing {
                 return Popped::Empty;
             }
             Err(error) if self.queue.is_broken() => {
-                log::warn!("{error}; the ring is ignored until the driver resets it");
+                self.log.about(|| {
+                    log::warn!("{error}; the ring is ignored until the driver resets it")
+                });
                 self.pending = false;
                 return Popped::Empty;
             }
             Err(error) => {
                 if let Some(left_out) = self.log_limit.pass(now_ms) {
-                    log::warn!("{error}; the entry is skipped{left_out}");
+                    self.log
+                        .about(|| log::warn!("{error}; the entry is skipped{left_out}"));
                 }
                 return Popped::Again;
             }
@@ -232,10 +254,12 @@ impl LaneRing {
             }
             Malformed::NoStatus { .. } => {
                 if let Some(left_out) = self.log_limit.pass(now_ms) {
-                    log::warn!(
-                        "ring {ring}: the driver made a chain available that is no request, it \
-                         goes back unanswered: {malformed}{left_out}"
-                    );
+                    self.log.about(|| {
+                        log::warn!(
+                            "ring {ring}: the driver made a chain available that is no request, it \
+                             goes back unanswered: {malformed}{left_out}"
+                        );
+                    });
                 }
                 request.buffers.clear();
                 0

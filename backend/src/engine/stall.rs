@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::lane::Lane;
+use super::unit::UnitId;
 use crate::device::request::Status;
 
 /// How long requests wait at least until a lane can send for the first time: a login that is under way is
@@ -77,36 +78,55 @@ impl Stall {
     }
 }
 
-impl Lane {
-    /// Notes whether anything can be sent, and ends what has waited for that too long.
-    pub(super) fn handle_stall(&mut self) {
-        let is_stalled = self.connection.is_none() || self.config.shared.barrier.is_raised();
-        let lane = self.config.index;
-        match self.stall.update(is_stalled, self.now) {
-            Change::None => {}
-            Change::GaveUp => log::error!(
+impl Change {
+    fn log(self, lane: usize) {
+        match self {
+            Self::None => {}
+            Self::GaveUp => log::error!(
                 "lane {lane}: storage is away for longer than --io-timeout: requests end with an \
                  I/O error until it is back"
             ),
-            Change::Recovered => {
-                log::warn!("lane {lane}: storage is back, requests no longer fail")
+            Self::Recovered => {
+                log::warn!("lane {lane}: storage is back, requests no longer fail");
             }
         }
-        if self.stall.is_over_limit() {
+    }
+}
+
+impl Lane {
+    /// Notes whether anything can be sent, and ends what has waited for that too long.
+    pub(super) fn handle_stalls(&mut self) {
+        let is_held_up = self.connection.is_none() || self.config.barrier.is_raised();
+        for id in self.unit_ids() {
+            self.handle_stall(id, is_held_up);
+        }
+    }
+
+    fn handle_stall(&mut self, id: UnitId, is_held_up: bool) {
+        let (lane, now) = (self.config.index, self.now);
+        let Some(unit) = self.unit(id) else { return };
+        let is_stalled = is_held_up || !unit.is_admitted;
+        let change = unit.stall.update(is_stalled, now);
+        if change != Change::None {
+            unit.config.log.about(|| change.log(lane));
+        }
+        if unit.stall.is_over_limit() {
             self.wake_rings();
-            self.fail_waiting();
+            self.fail_waiting(id);
         }
     }
 
     /// Ends everything that waits. Its tasks, if it had any, are of a connection that was dropped,
     /// so the barrier stands until the target has ended them: none can run after what the guest
     /// writes next.
-    fn fail_waiting(&mut self) {
-        if self.requests.in_flight() == 0 {
+    fn fail_waiting(&mut self, id: UnitId) {
+        let in_flight = self.unit(id).map_or(0, |unit| unit.requests.in_flight());
+        if in_flight == 0 {
             return;
         }
-        for tag in self.in_flight.tags() {
-            if self.requests.abandon(tag) {
+        for tag in self.in_flight.tags(id) {
+            let unit = self.unit(id);
+            if unit.is_some_and(|unit| unit.requests.abandon(tag)) {
                 self.finish(tag, Status::IoErr);
             }
         }

@@ -9,19 +9,17 @@ use iscsi_core::session::RequestTag;
 use super::lane::Lane;
 use super::ring::LaneRing;
 use super::throttle::{Load, Throttle};
+use super::unit::UnitId;
 
 impl Lane {
     /// Other limits. What was paid under the former ones counts no more.
-    pub(super) fn set_throttle(&mut self, throttle: Option<Arc<Throttle>>) {
-        self.config.throttle = throttle;
-        for ring in self.rings.iter_mut().flatten() {
-            ring.held = None;
-        }
-    }
-
-    /// Whether the disk has limits: all that one without them pays for their sake.
-    pub(super) fn is_limited(&self) -> bool {
-        self.config.throttle.is_some()
+    pub(super) fn set_throttle(&mut self, id: UnitId, throttle: Option<Arc<Throttle>>) {
+        let Some(unit) = self.unit(id) else { return };
+        unit.config.throttle = throttle;
+        let rings = self.rings.iter_mut().flatten();
+        rings
+            .filter(|ring| ring.unit == id)
+            .for_each(|ring| ring.held = None);
     }
 
     /// Whether the next request of a ring waits for its time. Nobody is told when that has come but by
@@ -35,7 +33,8 @@ impl Lane {
             return false;
         };
         // Storage that is given up answers at once.
-        if self.stall.is_over_limit() {
+        let unit = self.units.get(ring.unit.0).and_then(Option::as_ref);
+        if unit.is_none_or(|unit| unit.stall.is_over_limit()) {
             return false;
         }
         self.wake_at(until);
@@ -45,10 +44,13 @@ impl Lane {
     /// Has a request pay that was just popped. `true` when it has to wait: then it is back in its ring.
     /// One that has waited has paid.
     pub(super) fn hold_back(&mut self, tag: RequestTag) -> bool {
-        let Some(throttle) = &self.config.throttle else {
+        let Some(Some(unit)) = self.units.get(UnitId::of(tag).0) else {
             return false;
         };
-        if self.stall.is_over_limit() {
+        let Some(throttle) = &unit.config.throttle else {
+            return false;
+        };
+        if unit.stall.is_over_limit() {
             return false;
         }
         let Some(slot) = self.in_flight.get_mut(tag) else {
@@ -57,11 +59,11 @@ impl Lane {
         let Some(Some(ring)) = self.rings.get_mut(slot.ring) else {
             return false;
         };
-        let Some(load) = Load::of(&slot.request, self.requests.writes_zeros_as_data()) else {
+        let Some(load) = Load::of(&slot.request, unit.requests.writes_zeros_as_data()) else {
             return false;
         };
         if let Some(held) = ring.held.take() {
-            self.config.stats.was_held(self.now, held.since);
+            unit.config.stats.was_held(self.now, held.since);
             if held.load == load {
                 return false;
             }
@@ -72,7 +74,7 @@ impl Lane {
             return false;
         };
         ring.hold(&mut slot.request, held);
-        self.config.stats.throttled.add(1);
+        unit.config.stats.throttled.add(1);
         self.wake_at(held.until);
         true
     }
@@ -83,7 +85,9 @@ impl Lane {
 
     /// A ring goes, and what is held of it with it.
     pub(super) fn forget_held(&self, ring: &LaneRing) {
-        if let (Some(throttle), Some(held)) = (&self.config.throttle, ring.held) {
+        let unit = self.units.get(ring.unit.0).and_then(Option::as_ref);
+        let throttle = unit.and_then(|unit| unit.config.throttle.as_ref());
+        if let (Some(throttle), Some(held)) = (throttle, ring.held) {
             throttle.give_back(held.load);
         }
     }

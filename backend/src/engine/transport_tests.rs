@@ -15,6 +15,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::in_flight::InFlightTable;
 use super::transport::{SLOW_BYTES, Sending, Sink, Transport};
+use super::unit::UnitId;
 use crate::device::request::Status;
 use crate::guest_memory::{GuestMemory, MemoryTable};
 use crate::raw_io::VectorRoom;
@@ -42,7 +43,8 @@ fn pattern(start: usize, length: usize) -> Vec<u8> {
 
 /// A request whose data lies in three segments that are not in order of their addresses.
 fn in_flight(memory: &Arc<GuestMemory>) -> InFlightTable {
-    let mut table = InFlightTable::new(8, std::time::Instant::now());
+    let mut table = InFlightTable::default();
+    table.add_unit(UnitId(0), std::time::Instant::now());
     let buffers = &mut table.get_mut(TAG).unwrap().request.buffers;
     buffers.begin(memory);
     for (address, length) in [

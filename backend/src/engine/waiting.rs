@@ -33,7 +33,7 @@ impl Lane {
             self.set_now(Instant::now());
             return Ok(());
         }
-        let waits_for_target = self.requests.in_flight() > 0;
+        let waits_for_target = self.requests_in_flight() > 0;
         if self.poll(waits_for_target) {
             return Ok(());
         }
@@ -153,10 +153,9 @@ impl Lane {
             .connection
             .as_ref()
             .map(|c| c.session.next_timeout_ms());
-        let core_ms = [session, self.requests.next_timeout_ms()]
-            .into_iter()
-            .flatten()
-            .min();
+        let units = self.units.iter().flatten();
+        let requests = units.filter_map(|unit| unit.requests.next_timeout_ms());
+        let core_ms = session.into_iter().chain(requests).min();
         let core = core_ms.map(|at_ms| at_ms.saturating_sub(self.now_ms) + 1);
         let core = core.map(Duration::from_millis);
         let drain = self
@@ -165,8 +164,10 @@ impl Lane {
             .flatten()
             .filter_map(LaneRing::drain_deadline);
         let closing = self.closing.as_ref().map(|closing| closing.deadline);
-        let others = [closing, receive_by, self.stall.deadline(), self.held_until];
-        let deadline = drain.chain(others.into_iter().flatten()).min();
+        let units = self.units.iter().flatten();
+        let units = units.flat_map(|unit| [unit.stall.deadline(), unit.leaving_deadline()]);
+        let others = [closing, receive_by, self.held_until].into_iter();
+        let deadline = drain.chain(units.chain(others).flatten()).min();
         let deadline = deadline.map(|at| at.saturating_duration_since(now));
         let limits = [core, deadline].into_iter().flatten();
         limits.min().unwrap_or(Duration::from_secs(3600))

@@ -40,6 +40,11 @@ impl Depth {
         self.outstanding >= self.limit
     }
 
+    /// How many commands have not ended.
+    pub(super) fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+
     /// A command was sent; the result is its number.
     pub(super) fn sent(&mut self) -> u64 {
         self.outstanding = self.outstanding.saturating_add(1);

@@ -1,6 +1,7 @@
 //! The block requests in flight: split into commands, tried again, replayed, completed once.
 //!
-//! One table serves one session at a time. Its owner
+//! One table serves one disk on one session at a time; a session may have a table for each of several
+//! disks ([`Requests::sharing`]). Its owner
 //!
 //! - **admits** requests ([`Requests::next_free`], [`Requests::admit`]) while there is room,
 //! - lets them **submit** their commands ([`Requests::submit_to`]) after each admission and after
@@ -15,6 +16,7 @@ mod failure;
 mod judgement;
 mod learning;
 mod retrying;
+mod sharing;
 mod slot;
 mod zeroing;
 
@@ -48,6 +50,9 @@ pub struct Requests {
     /// The best way of writing zeros that the target has not refused.
     zeroing: Zeroing,
     slots: Vec<Slot>,
+    /// The tag of the first slot; the others follow.
+    first_tag: u32,
+    /// The slots that are free.
     free: Vec<u32>,
     /// Requests with commands to submit, the first in the middle of it.
     to_submit: VecDeque<RequestTag>,
@@ -55,6 +60,8 @@ pub struct Requests {
     deferred: Deferred,
     /// How many commands the target gets at once.
     depth: Depth,
+    /// Its session is that of other disks, too.
+    shares_session: bool,
     patience_ms: Option<u64>,
     /// The target has told that it may have ended tasks without an answer.
     tasks_cleared: bool,
@@ -89,10 +96,12 @@ impl Requests {
             facts,
             lun,
             slots: (0..length).map(|_| Slot::new()).collect(),
+            first_tag: 0,
             free: (0..length).rev().collect(),
             to_submit: VecDeque::with_capacity(length as usize),
             deferred: Deferred::new(length as usize),
             depth: Depth::new(),
+            shares_session: false,
             patience_ms: None,
             tasks_cleared: false,
             facts_outdated: false,
@@ -116,7 +125,7 @@ impl Requests {
 
     /// The tag that the next admitted request will have; `None` when the table is full.
     pub fn next_free(&self) -> Option<RequestTag> {
-        self.free.last().copied().map(RequestTag)
+        self.free.last().map(|index| self.tag(*index))
     }
 
     /// How many requests are admitted and not released.
@@ -153,7 +162,7 @@ impl Requests {
         };
         let order = self.admitted;
         self.admitted += 1;
-        let request = RequestTag(index);
+        let request = self.tag(index);
         if let Some(slot) = self.slot(request) {
             slot.extents.clear();
             slot.extents.extend(extents);
@@ -181,7 +190,7 @@ impl Requests {
             && matches!(slot.state, State::Ended)
         {
             slot.state = State::Free;
-            self.free.push(request.0);
+            self.free.push(request.0.wrapping_sub(self.first_tag));
         }
     }
 
@@ -204,7 +213,10 @@ impl Requests {
                 lun: self.lun,
                 scsi,
             };
-            if self.depth.is_reached() || session.submit(command, now_ms).is_err() {
+            if self.depth.is_reached() || self.is_over_share(session) {
+                return;
+            }
+            if session.submit(command, now_ms).is_err() {
                 return;
             }
             let is_flush = progress.sync == Sync::Submitted;
@@ -301,7 +313,7 @@ impl Requests {
     /// commands in flight: after [`Requests::session_lost`] none has.
     pub fn abandon(&mut self, request: RequestTag) -> bool {
         let has_commands = |slot: &Slot| slot.outstanding > 0;
-        let is_busy = self.slots.get(request.0 as usize).is_none_or(has_commands);
+        let is_busy = self.slot_of(request).is_none_or(has_commands);
         if is_busy || self.operation(request).is_none() {
             return false;
         }
@@ -314,11 +326,21 @@ impl Requests {
     }
 
     fn slot(&mut self, request: RequestTag) -> Option<&mut Slot> {
-        self.slots.get_mut(request.0 as usize)
+        let index = request.0.wrapping_sub(self.first_tag);
+        self.slots.get_mut(index as usize)
+    }
+
+    fn slot_of(&self, request: RequestTag) -> Option<&Slot> {
+        let index = request.0.wrapping_sub(self.first_tag);
+        self.slots.get(index as usize)
+    }
+
+    fn tag(&self, index: u32) -> RequestTag {
+        RequestTag(self.first_tag.wrapping_add(index))
     }
 
     fn operation(&self, request: RequestTag) -> Option<BlockOperation> {
-        match self.slots.get(request.0 as usize)?.state {
+        match self.slot_of(request)?.state {
             State::Live(operation) => Some(operation),
             State::Free | State::Ended => None,
         }
@@ -326,7 +348,7 @@ impl Requests {
 
     /// Whether [`Requests::next_command`] would find nothing, told without making a command.
     fn is_all_submitted(&self, request: RequestTag) -> bool {
-        self.slots.get(request.0 as usize).is_some_and(|slot| {
+        self.slot_of(request).is_some_and(|slot| {
             let is_flush = matches!(slot.state, State::Live(BlockOperation::Flush));
             let is_synced = match slot.progress.sync {
                 Sync::Later => !is_flush,
@@ -340,7 +362,7 @@ impl Requests {
     /// The next command of a request, and how far it is then submitted.
     fn next_command(&self, request: RequestTag) -> Option<(ScsiCommand, Progress)> {
         let operation = self.operation(request)?;
-        let slot = self.slots.get(request.0 as usize)?;
+        let slot = self.slot_of(request)?;
         if slot.verdict.is_some() {
             return None;
         }

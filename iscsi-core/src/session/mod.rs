@@ -363,6 +363,13 @@ impl Session {
         }
     }
 
+    /// How many commands it would take, one after the other, if nothing ended meanwhile.
+    pub fn free_commands(&self) -> u32 {
+        let free_tasks = MAX_TASKS.saturating_sub(self.tasks.len());
+        let free_tasks = u32::try_from(free_tasks).unwrap_or(u32::MAX);
+        free_tasks.min(self.window.open_length())
+    }
+
     /// Takes a command; it goes out with the next [`Session::transmit`], in order. Its time-out counts
     /// from `now_ms`.
     pub fn submit(&mut self, command: Command, now_ms: u64) -> Result<(), SubmitError> {

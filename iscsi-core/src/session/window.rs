@@ -40,6 +40,15 @@ impl CommandWindow {
         self.max_cmd_sn.next().steps_after(self.exp_cmd_sn)
     }
 
+    /// How many of them have not been given away.
+    pub(crate) fn open_length(&self) -> u32 {
+        if self.is_open() {
+            self.max_cmd_sn.next().steps_after(self.cmd_sn)
+        } else {
+            0
+        }
+    }
+
     /// Takes the next CmdSN. To be called only while the window is open.
     pub(crate) fn consume(&mut self) -> SerialNumber {
         debug_assert!(self.is_open());

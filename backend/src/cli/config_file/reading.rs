@@ -208,6 +208,7 @@ impl<'a> Reading<'a> {
             .filter_map(|(at, table)| Some((at, self.disk(at, table, defaults, system)?)))
             .collect();
         self.check_unique(&disks);
+        self.check_sharing(&disks);
         disks.into_iter().map(|(_, disk)| disk).collect()
     }
 
@@ -325,6 +326,22 @@ impl<'a> Reading<'a> {
             Err(message) => {
                 self.complain(value.span().start, message);
                 None
+            }
+        }
+    }
+
+    /// Sessions that are shared are made once, with one value of each setting.
+    fn check_sharing(&mut self, disks: &[(usize, ServedDisk)]) {
+        let mut firsts: HashMap<_, &ServedDisk> = HashMap::new();
+        for (at, disk) in disks {
+            let Some(key) = disk.sharing_key() else {
+                continue;
+            };
+            let first = *firsts.entry(key).or_insert(disk);
+            if let Some(setting) = first.disk.session_setting_unlike(&disk.disk) {
+                let first = first.name.as_str();
+                let differs = format!("it shares sessions with {first}, and differs in {setting}");
+                self.complain(*at, differs);
             }
         }
     }

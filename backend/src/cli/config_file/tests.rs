@@ -223,6 +223,38 @@ fn what_is_no_toml_is_said_with_its_line() {
 }
 
 #[test]
+fn disks_that_share_sessions_agree_on_them() {
+    let disks = |first: &str, second: &str| {
+        let table = |name: &str, settings: &str| {
+            format!(
+                "[[disk]]\nname = '{name}'\nsocket-path = '/run/{name}'\n\
+                 url = 'iscsi://127.0.0.1/iqn.2001-04.com.example:disk/1'\n{settings}\n"
+            )
+        };
+        let both = table("a", first) + &table("b", second);
+        complaints(&format!(
+            "share-sessions = true\nname-that-is-no-key = 1\n{both}"
+        ))
+    };
+    let known = 1;
+    assert_eq!(disks("", "read-only = true").len(), known);
+    assert_eq!(
+        disks("", "sessions = 1\nshare-sessions = false").len(),
+        known
+    );
+    let said = disks("sessions = 2", "sessions = 1");
+    assert_eq!(said.len(), known + 1, "{said:?}");
+    let said = said
+        .iter()
+        .find(|said| said.contains("shares sessions with a"));
+    let said = said.expect("it is said");
+    assert!(
+        said.starts_with("9: ") && said.contains("in sessions"),
+        "{said}"
+    );
+}
+
+#[test]
 fn two_disks_have_neither_socket_nor_name_in_common() {
     let twice = format!("{}\n{}", disk(""), disk(""));
     let said = complaints(&twice);

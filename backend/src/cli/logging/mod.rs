@@ -138,17 +138,19 @@ impl Log for Logger {
 }
 
 impl Line {
-    /// The message, after the disk that it is about.
-    fn with_disk(&self) -> String {
-        match &self.context.disk {
-            Some(disk) => format!("disk {disk}: {}", self.message),
-            None => self.message.clone(),
+    /// The message, after what it is about.
+    fn with_subject(&self) -> String {
+        let LogContext { disk, target, .. } = &self.context;
+        match (disk, target) {
+            (Some(disk), _) => format!("disk {disk}: {}", self.message),
+            (None, Some(target)) => format!("target {target}: {}", self.message),
+            (None, None) => self.message.clone(),
         }
     }
 
     fn as_text(&self) -> String {
         let time = humantime::format_rfc3339_millis(SystemTime::now());
-        format!("{time} {:5} {}\n", self.level, self.with_disk())
+        format!("{time} {:5} {}\n", self.level, self.with_subject())
     }
 
     fn as_json(&self) -> String {
@@ -159,6 +161,8 @@ impl Line {
             #[serde(skip_serializing_if = "Option::is_none")]
             disk: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
+            target: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             session: Option<usize>,
             message: &'a str,
         }
@@ -166,6 +170,7 @@ impl Line {
             time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             level: self.level.as_str().to_lowercase(),
             disk: self.context.disk.as_deref(),
+            target: self.context.target.as_deref(),
             session: self.context.session,
             message: &self.message,
         };
@@ -184,17 +189,20 @@ impl Line {
     }
 
     /// As the journal's protocol has them: `NAME=value`, a line each. No value has a newline: the
-    /// message is escaped, and a disk's name has letters, digits and a few signs.
+    /// message is escaped, and the name of a disk or target has letters, digits and a few signs.
     fn as_fields(&self) -> String {
         let mut fields = String::new();
         let _ = write!(
             fields,
             "MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER=vhost-user-iscsi\n",
-            self.with_disk(),
+            self.with_subject(),
             self.priority()
         );
         if let Some(disk) = &self.context.disk {
             let _ = writeln!(fields, "DISK={disk}");
+        }
+        if let Some(target) = &self.context.target {
+            let _ = writeln!(fields, "TARGET={target}");
         }
         if let Some(session) = self.context.session {
             let _ = writeln!(fields, "SESSION={session}");

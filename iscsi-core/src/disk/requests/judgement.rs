@@ -53,7 +53,7 @@ impl Requests {
     /// the block of WRITE SAME and the list of UNMAP the status says all: tgt counts an UNMAP's
     /// list as not moved.
     pub(super) fn moves_guest_data(&self, request: RequestTag, operation: BlockOperation) -> bool {
-        let zeroing = self.slots.get(request.0 as usize).map(|slot| slot.zeroing);
+        let zeroing = self.slot_of(request).map(|slot| slot.zeroing);
         match operation {
             BlockOperation::Read | BlockOperation::Write { .. } => true,
             BlockOperation::WriteZeroes { .. } => zeroing == Some(Zeroing::Write),

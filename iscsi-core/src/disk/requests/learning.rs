@@ -31,8 +31,8 @@ impl Requests {
             return;
         }
         if ScsiStatus(outcome.status).is_busy() {
-            let slot = self.slots.get(request.0 as usize);
-            self.depth.refused(slot.map_or(0, |slot| slot.first_sent));
+            let first_sent = self.slot_of(request).map_or(0, |slot| slot.first_sent);
+            self.depth.refused(first_sent);
         }
         if let Some(sense) = check_condition(outcome) {
             self.learn_from(&sense);

@@ -31,10 +31,8 @@ impl Requests {
         self.deferred.clear();
         self.depth.session_lost();
         self.to_submit.clear();
-        for request in (0u32..)
-            .zip(&self.slots)
-            .map(|(index, _)| RequestTag(index))
-        {
+        for (index, _) in (0u32..).zip(&self.slots) {
+            let request = self.tag(index);
             if self.operation(request).is_some() {
                 self.to_submit.push_back(request);
             }
@@ -47,8 +45,9 @@ impl Requests {
                 }
             }
         }
-        let slots = &self.slots;
-        let order = |request: &RequestTag| slots.get(request.0 as usize).map(|slot| slot.order);
+        let (slots, first) = (&self.slots, self.first_tag);
+        let slot = |request: &RequestTag| slots.get(request.0.wrapping_sub(first) as usize);
+        let order = |request: &RequestTag| slot(request).map(|slot| slot.order);
         self.to_submit.make_contiguous().sort_unstable_by_key(order);
     }
 

@@ -1214,3 +1214,53 @@ fn only_writes_that_may_be_in_a_cache_can_be_lost_with_it() {
         assert_eq!(lost, is_lost, "{operation:?}, cache: {write_cache}");
     }
 }
+
+/// How many commands of the table that is waited for are out.
+fn sent(target: &Target, from: usize) -> usize {
+    target.asked.len() - from
+}
+
+#[test]
+fn tables_of_one_session_leave_each_other_what_they_have_themselves() {
+    const WINDOW: u32 = 64;
+    let first = Requests::new(facts(), 1, 100, Arc::default()).sharing(RequestTag(0));
+    let mut bench = Bench::new(facts(), 0, WINDOW);
+    let mut counts = Vec::new();
+    for (first_tag, mut requests) in [
+        (0, first),
+        (
+            100,
+            Requests::new(facts(), 2, 100, Arc::default()).sharing(RequestTag(100)),
+        ),
+    ] {
+        let before = bench.target.asked.len();
+        core::mem::swap(&mut bench.requests, &mut requests);
+        for block in 0..100 {
+            let tag = bench.admit(BlockOperation::Read, &[blocks(block, 1)]);
+            assert!((first_tag..first_tag + 100).contains(&tag.0), "{tag:?}");
+        }
+        counts.push(sent(&bench.target, before));
+        assert!(bench.requests.is_over_share(&bench.session));
+    }
+    assert_eq!(counts, [32, 16]);
+    assert_eq!(bench.session.free_commands(), 16);
+    let of_second = bench.target.asked.len() - 1;
+    let completion = bench.answer(of_second, Reply::Good).unwrap();
+    assert!(completion.request.0 >= 100, "{completion:?}");
+    // It says that the target takes as many as at first.
+    assert!(bench.requests.is_over_share(&bench.session));
+    assert_eq!(bench.session.free_commands(), 39);
+}
+
+#[test]
+fn a_table_that_shares_starts_again_with_its_own_tags() {
+    let mut bench = Bench::wide(facts());
+    bench.requests = Requests::new(facts(), 1, 8, Arc::default()).sharing(RequestTag(800));
+    let write = bench.admit(WRITE, &[blocks(0, 1)]);
+    let read = bench.admit(BlockOperation::Read, &[blocks(1, 1)]);
+    bench.lose_session();
+    assert_eq!((write.0, read.0), (800, 801));
+    assert_eq!(bench.answer(0, Reply::Good), done(write));
+    assert_eq!(bench.answer(0, Reply::Good), done(read));
+    assert_eq!(bench.requests.in_flight(), 0);
+}

@@ -1,0 +1,242 @@
+//! Sessions that several disks share: made with the first of them, ended with the last.
+//!
+//! Disks share when they have the same target, at the same portal, for the same initiator, and their
+//! sockets are in one directory. The directory keeps processes apart: a pool has a lock file there, as
+//! each socket has, and its ISIDs are a function of all that, so that a restarted process has the same.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use iscsi_core::disk::probe::Probe;
+use iscsi_core::name::IscsiName;
+
+use super::board::Board;
+use super::error::ControlError;
+use super::home::{First, Joined, Membership, Of, OwnSessions, start};
+use super::isid::SessionNames;
+use super::probe::log_in_and_probe;
+use super::sessions::{Keeper, Sessions};
+use super::socket::{PathLock, SessionsInUse};
+use crate::config::DiskSettings;
+use crate::engine::{InspectionError, Seen};
+use crate::exit::Failure;
+use crate::log_context::LogContext;
+use crate::portal::Portal;
+
+/// All pools of the process.
+#[derive(Debug, Default)]
+pub(super) struct Pools(Mutex<HashMap<PoolKey, Arc<Pool>>>);
+
+/// Which disks share sessions: those for which this is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PoolKey {
+    /// Where the sockets are.
+    directory: PathBuf,
+    portal: Portal,
+    target: IscsiName,
+    initiator: IscsiName,
+}
+
+impl PoolKey {
+    /// For the disk with this socket, whose path has no links in its directory.
+    pub(super) fn new(socket_path: &Path, disk: &DiskSettings) -> Self {
+        Self {
+            directory: socket_path.parent().unwrap_or(socket_path).to_owned(),
+            portal: disk.target.portal.clone(),
+            target: disk.target.target.clone(),
+            initiator: disk.initiator.name.clone(),
+        }
+    }
+
+    fn names(&self) -> SessionNames {
+        let directory = self.directory.as_os_str().as_encoded_bytes();
+        let portal = self.portal.to_string();
+        SessionNames::shared(directory, &portal, &self.target, &self.initiator)
+    }
+
+    /// What the lock file belongs to, without its suffix.
+    fn path(&self) -> PathBuf {
+        let first = self.names().isid(0);
+        self.directory.join(format!("sessions-{first}"))
+    }
+
+    /// How many sessions a killed process may have left at the target. None when one lives that has them.
+    pub(super) fn sessions_left(&self) -> usize {
+        SessionsInUse::left_at(&self.path())
+    }
+}
+
+/// The sessions of the disks of one key.
+pub(super) struct Pool {
+    key: PoolKey,
+    live: tokio::sync::Mutex<Option<Live>>,
+    /// How often the first session was tried for in vain, and why the last time.
+    failures: Mutex<(u64, String)>,
+}
+
+/// There are sessions.
+struct Live {
+    /// The disk that they were made for.
+    first: DiskSettings,
+    sessions: Arc<Sessions>,
+    keeper: Keeper,
+    lock: PathLock,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pools {
+    /// The pool of a key. One that nobody has any more is forgotten.
+    pub(super) fn pool(&self, key: PoolKey) -> Arc<Pool> {
+        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|_, pool| Arc::strong_count(pool) > 1);
+        let pool = pools.entry(key.clone()).or_insert_with(|| {
+            Arc::new(Pool {
+                key,
+                live: tokio::sync::Mutex::default(),
+                failures: Mutex::default(),
+            })
+        });
+        Arc::clone(pool)
+    }
+}
+
+impl Pool {
+    /// Puts another disk on the sessions; the first one brings them up.
+    ///
+    /// # Errors
+    /// When there is no session to be had, or none that leads to the disk. It can be tried again.
+    pub(super) async fn join(
+        self: &Arc<Self>,
+        disk: &DiskSettings,
+        board: &Arc<Board>,
+    ) -> Result<Membership, ControlError> {
+        let failures = self.failures().0;
+        let mut live = self.live.lock().await;
+        let joined = match &*live {
+            Some(live) => live.join(disk, board).await?,
+            None => {
+                let (count, reason) = self.failures();
+                if count != failures {
+                    // The same target, asked while this disk waited for its turn.
+                    return Err(ControlError::OfAnother(reason));
+                }
+                let (first, joined) = self.start(disk, board).await?;
+                *live = Some(first);
+                joined
+            }
+        };
+        Ok(joined.member_of(Of::Pool(Arc::clone(self))))
+    }
+
+    /// Takes a disk off the sessions; the last one ends them. Disks leave beside each other, for each may
+    /// have requests in flight that get their time; who joins waits until the last one has gone.
+    pub(super) async fn leave(&self, disk: Joined) -> Result<(), Failure> {
+        let mut live = self.live.lock().await;
+        let closing = disk.disk.engine.begin_close();
+        if !closing.is_last() {
+            drop(live);
+            return disk.end(closing).await.map(drop);
+        }
+        let tasks_left = disk.end(closing).await?;
+        if let Some(ended) = live.take() {
+            ended.end(tasks_left).await;
+        }
+        Ok(())
+    }
+
+    fn failures(&self) -> (u64, String) {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.clone()
+    }
+
+    async fn start(
+        &self,
+        disk: &DiskSettings,
+        board: &Arc<Board>,
+    ) -> Result<(Live, Joined), ControlError> {
+        let path = self.key.path();
+        let unshared = |failure| ControlError::Unshared {
+            portal: self.key.portal.clone(),
+            target: self.key.target.to_string(),
+            failure,
+        };
+        let lock = PathLock::acquire(&path).map_err(unshared)?;
+        let usage = SessionsInUse::in_lock_file(&lock)
+            .map_err(|error| unshared(Failure::access(error.to_string())))?;
+        let own = OwnSessions {
+            names: self.key.names(),
+            sessions_left: usage.of_killed_process(),
+            usage: Arc::new(usage),
+        };
+        let isid = own.names.isid(0);
+        let probed = log_in_and_probe(&disk.target, &disk.initiator, isid, None).await;
+        let probed = probed.inspect_err(|error| self.note_failure(error))?;
+        // What is about the sessions is about none of their disks.
+        let log = LogContext::of_target(self.key.target.as_str());
+        let First { keeper, joined } = start(&own, disk, probed, board, &log)?;
+        let live = Live {
+            first: disk.clone(),
+            sessions: Arc::clone(&joined.sessions),
+            keeper,
+            lock,
+        };
+        Ok((live, joined))
+    }
+
+    /// A target that is away is so for all disks. What is wrong with a LUN is wrong with that disk alone.
+    fn note_failure(&self, error: &ControlError) {
+        if !matches!(error, ControlError::Probe { .. }) {
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            *failures = (failures.0.wrapping_add(1), error.to_string());
+        }
+    }
+}
+
+impl Live {
+    async fn join(&self, disk: &DiskSettings, board: &Arc<Board>) -> Result<Joined, ControlError> {
+        let lun = disk.target.lun;
+        if let Some(other) = self.sessions.disk_at(lun) {
+            let target = disk.target.target.to_string();
+            return Err(ControlError::SameLun { target, lun, other });
+        }
+        self.compare(disk);
+        let field = self.sessions.lun_field(lun);
+        let lanes = self.sessions.lanes();
+        let limit = disk.initiator.login_timeout;
+        let looked = tokio::time::timeout(limit, lanes.inspect(0, field, Probe::new())).await;
+        let looked = looked.unwrap_or(Err(InspectionError::Timeout(limit)));
+        let Seen { facts, .. } = looked.map_err(|error| ControlError::Look {
+            target: disk.target.to_string(),
+            error,
+        })?;
+        Ok(Joined::new(&self.sessions, disk, field, facts, board))
+    }
+
+    /// Sessions are what they were made as. A configuration in which disks that share differ is refused;
+    /// here are those of two configurations, one after the other.
+    fn compare(&self, disk: &DiskSettings) {
+        if let Some(setting) = self.first.session_setting_unlike(disk) {
+            log::warn!(
+                "{}: the sessions that it shares were made with another value of {setting}, which stands \
+                 until the last of the disks that share them has ended",
+                disk.target
+            );
+        }
+    }
+
+    async fn end(self, tasks_left: bool) {
+        self.keeper.end().await;
+        if !tasks_left {
+            self.sessions.usage().clear();
+            self.lock.remove();
+        }
+    }
+}
