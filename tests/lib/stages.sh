@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Stages of a test run: what is checked, how long it takes, what passed and what failed.
 #
-# A stage is a function stage_NAME that calls `check` and `cargo_tests`. A check that fails ends
+# A stage is a function stage_NAME that calls `check`, `cargo_tests` and `tap_tests`. A check that fails ends
 # neither its stage nor the run: the summary names it.
 
 PASSED=0 FAILED=0 SKIPPED=0
@@ -75,6 +75,20 @@ count_cargo_tests() {
     done < <(sed --quiet 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$output")
     if ((status != 0)) && (($(sum_of failed "$output") == 0)); then failed "$name: cargo test ended with $status"; fi
     if (($(sum_of passed "$output") == 0)); then failed "$name: no test ran"; fi
+}
+
+# tap_tests NAME COMMAND [ARG...]: a program that prints "ok N - what" and "not ok N - what", each counted.
+tap_tests() {
+    local name=$1 output=$WORKDIR/tap status=0 failures=$FAILED line
+    shift
+    show "$@"
+    in_group "$@" > >(tee "$output") 2>&1 || status=$?
+    passed "$(grep --count '^ok ' "$output" || true)"
+    while read -r line; do
+        failed "$line"
+    done < <(sed --quiet 's/^not ok [0-9]* - //p' "$output")
+    if ((status != 0 && FAILED == failures)); then failed "$name: ended with $status"; fi
+    if ! grep --quiet '^ok ' "$output"; then failed "$name: no check passed"; fi
 }
 
 # run_stage NAME
