@@ -120,18 +120,19 @@ impl Lane {
             return false;
         }
         for _ in 0..FAIR_SHARE {
-            if !self.is_pending(at) {
+            let free = self.free_request(id);
+            let Some(Some(ring)) = self.rings.get_mut(at) else {
+                return false;
+            };
+            if !ring.is_pending() {
                 return false;
             }
-            let tag = match self.free_request(id) {
+            let tag = match free {
                 Ok(tag) => tag,
                 Err(hold) => {
                     self.note_hold(id, hold);
                     return false;
                 }
-            };
-            let Some(Some(ring)) = self.rings.get_mut(at) else {
-                return false;
             };
             let Some(slot) = self.in_flight.get_mut(tag) else {
                 return false;
@@ -146,11 +147,6 @@ impl Lane {
             }
         }
         true
-    }
-
-    fn is_pending(&self, at: usize) -> bool {
-        let ring = self.rings.get(at).and_then(Option::as_ref);
-        ring.is_some_and(LaneRing::is_pending)
     }
 
     fn note_hold(&mut self, unit: UnitId, hold: Hold) {

@@ -192,6 +192,9 @@ pub(crate) struct ScaleOptions {
     /// All disks in one process of ours, which takes no further arguments then
     #[arg(long, conflicts_with_all = ["subject", "back_end_arguments"])]
     pub(crate) one_process: bool,
+    /// All of these disks share sessions: each has a LUN of its own of the in-memory target
+    #[arg(long, requires = "one_process")]
+    pub(crate) share_sessions: bool,
     /// How many queues of one disk, one after the other
     #[arg(long, value_name = "N,...", default_value = "1,2,4", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..=64))]

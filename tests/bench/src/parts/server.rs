@@ -104,25 +104,27 @@ impl Server {
         Self::launch(subject, &words, vec![socket], options)
     }
 
-    /// Starts our back-end with so many disks, all on `url`, by a configuration file; returns when every
+    /// Starts our back-end with a disk for each of `urls`, by a configuration file; returns when every
     /// socket is there.
     ///
     /// # Errors
     /// When the program is missing or ends; the message holds what it wrote to stderr.
     pub(crate) fn start_service(
-        disks: u16,
-        url: &str,
+        urls: &[String],
+        share_sessions: bool,
         directory: &Path,
         options: &ServerOptions,
     ) -> Result<Self, Failure> {
         let directory = free_name(directory, Subject::Ours, "service");
         fs::create_dir(&directory)
             .map_err(|error| Failure::part(format!("{}: {error}", directory.display())))?;
-        let sockets: Vec<_> = (0..disks)
+        let sockets: Vec<_> = (0..urls.len())
             .map(|disk| directory.join(format!("{disk}.sock")))
             .collect();
         let file = directory.join("config.toml");
-        fs::write(&file, configuration(url, &sockets, options))
+        let mut text = format!("share-sessions = {share_sessions}\n");
+        text += &configuration(urls, &sockets, options);
+        fs::write(&file, text)
             .map_err(|error| Failure::part(format!("{}: {error}", file.display())))?;
         let words = [
             &options.back_end.display().to_string(),
@@ -225,16 +227,16 @@ fn our_command(url: &str, socket: &Path, options: &ServerOptions) -> Vec<String>
     words
 }
 
-/// A configuration file of disks that differ in their sockets only. Options of the command line are no
-/// part of it.
-fn configuration(url: &str, sockets: &[PathBuf], options: &ServerOptions) -> String {
+/// A configuration file of disks that differ in their URLs and sockets only. Options of the command line
+/// are no part of it.
+fn configuration(urls: &[String], sockets: &[PathBuf], options: &ServerOptions) -> String {
     let digest = |on| if on { DIGEST } else { NO_DIGEST };
     let mut text = format!(
         "header-digest = '{}'\ndata-digest = '{}'\n",
         digest(options.digests != Digests::Off),
         digest(options.digests == Digests::Both),
     );
-    for socket in sockets {
+    for (url, socket) in urls.iter().zip(sockets) {
         let _ = write!(
             text,
             "[[disk]]\nsocket-path = '{}'\nurl = '{url}'\n",

@@ -17,6 +17,9 @@ use crate::failure::Failure;
 /// Of the LUN; nothing is stored.
 const SIZE_BYTES: u64 = 8 << 30;
 const LUN: u16 = 1;
+
+/// How many of them the in-memory target has from there on: as many as disks are measured at once.
+const MAX_DISKS: u16 = 64;
 const IN_MEMORY_NAME: &str = "iqn.2026-11.test.example:bench";
 /// More commands than the deepest case has in flight: waiting for the window is no load.
 const IN_MEMORY_WINDOW: &str = "256";
@@ -116,9 +119,11 @@ fn start_tgt() -> Target {
 
 fn start_in_memory() -> Result<Target, Failure> {
     let program = beside_us("iscsi-test-target")?;
-    let lun = format!("{LUN}:{SIZE_BYTES}:null");
     let mut command = Command::new(program);
-    command.args(["--target-name", IN_MEMORY_NAME, "--lun", &lun]);
+    command.args(["--target-name", IN_MEMORY_NAME]);
+    for lun in LUN..LUN + MAX_DISKS {
+        command.args(["--lun", &format!("{lun}:{SIZE_BYTES}:null")]);
+    }
     command.args(["--cmd-sn-window", IN_MEMORY_WINDOW, "--stay-awake"]);
     let process = Process::start(&mut command, "it was built together with this program");
     let portal = process.stdout.wait_for(":", START_LIMIT).ok_or_else(|| {

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use vhost_user_iscsi::url::TargetUrl;
+
 use super::report::SilentReport;
 use crate::client::{Client, InflightRegion, Load, Window, run_together};
 use crate::failure::Failure;
@@ -19,7 +21,10 @@ pub(super) enum Processes {
     /// A process for each disk.
     Many,
     /// One process of ours for all of them.
-    One,
+    One {
+        /// They share sessions, each with a LUN of its own.
+        share_sessions: bool,
+    },
 }
 
 /// Disks that can be driven; all end with it.
@@ -29,8 +34,18 @@ pub(super) struct Fleet {
     servers: Vec<Server>,
 }
 
+/// The URL of each disk: `url`, or the LUNs from there on.
+fn urls(url: &str, disks: u16, one_each: bool) -> Result<Vec<String>, Failure> {
+    let first = TargetUrl::parse(url).map_err(|error| Failure::usage(format!("{url}: {error}")))?;
+    let of_disk = |disk: u16| TargetUrl {
+        lun: first.lun + if one_each { disk } else { 0 },
+        ..first.clone()
+    };
+    Ok((0..disks).map(|disk| of_disk(disk).to_string()).collect())
+}
+
 impl Fleet {
-    /// Starts servers for disks, all on `url`, and connects a client with `load` to each disk.
+    /// Starts servers for disks, on `url` or the LUNs from there on, and connects a client with `load` to each disk.
     ///
     /// # Errors
     /// When one of them does not come up.
@@ -45,7 +60,15 @@ impl Fleet {
             Processes::Many => (0..disks)
                 .map(|_| Server::start(subject, url, directory, options))
                 .collect::<Result<Vec<_>, _>>()?,
-            Processes::One => vec![Server::start_service(disks, url, directory, options)?],
+            Processes::One { share_sessions } => {
+                let urls = urls(url, disks, share_sessions)?;
+                vec![Server::start_service(
+                    &urls,
+                    share_sessions,
+                    directory,
+                    options,
+                )?]
+            }
         };
         let mut clients = Vec::new();
         for server in &servers {

@@ -93,7 +93,9 @@ impl Run<'_> {
 
     fn start(&self, disks: u16, load: &Load) -> Result<Fleet, Failure> {
         let processes = if self.options.one_process {
-            Processes::One
+            Processes::One {
+                share_sessions: self.options.share_sessions,
+            }
         } else {
             Processes::Many
         };
@@ -157,6 +159,7 @@ fn header(options: &ScaleOptions, programs: &Programs, pinning: Pinning) -> Scal
         depth: options.depth,
         seconds: options.seconds,
         one_process: options.one_process,
+        share_sessions: options.share_sessions,
         disks: Vec::new(),
         queues: Vec::new(),
     }

@@ -32,6 +32,8 @@ pub(crate) struct ScaleReport {
     pub(crate) seconds: f64,
     /// Whether all disks had one process, and not one each.
     pub(crate) one_process: bool,
+    /// Whether they shared sessions.
+    pub(crate) share_sessions: bool,
     /// More and more disks of one queue.
     pub(crate) disks: Vec<DisksReport>,
     /// One disk of more and more queues.

@@ -43,10 +43,10 @@ fn header(report: &ScaleReport) -> String {
         report.back_end_arguments.join(" "),
         report.depth,
         report.seconds,
-        if report.one_process {
-            "one process for all disks"
-        } else {
-            "a process for each disk"
+        match (report.one_process, report.share_sessions) {
+            (true, true) => "one process for all disks, which share sessions",
+            (true, false) => "one process for all disks",
+            (false, _) => "a process for each disk",
         },
     )
 }
