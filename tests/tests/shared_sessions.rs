@@ -526,3 +526,48 @@ fn sixty_four_disks_of_tgt_have_two_sessions() {
         assert!(reconnects(&disk) >= 1, "{disk:#}");
     }
 }
+
+/// A process is killed with a write at the target that the target has not carried out yet, and the next
+/// one has its sessions in the other way: the old write is not to hit what the next guest writes.
+#[test]
+fn what_a_killed_process_left_is_ended_also_when_sharing_has_changed() {
+    for shared in [true, false] {
+        let target = target([0, 1]);
+        let disks = |config: &mut ConfigFile| {
+            for lun in [0, 1] {
+                config.disk(&name(lun), &target.url(lun), "");
+            }
+        };
+        let mut service = Service::with(|_| {}, disks);
+        // The keys of a table that is written last would be those of its last disk.
+        let text = |shared: bool| format!("share-sessions = {shared}\n{}", service.config.text);
+        let (former, next) = (text(shared), text(!shared));
+        restart(&mut service, &former);
+        let mut guest = service.guest(&name(0));
+        write(&mut guest, &pattern(4096));
+        let hold = Rule::command(CommandFault::Hold).opcode(opcode::WRITE_16);
+        target.add(hold.once());
+        let old = Request::write(0, vec![0xaa; 4096]);
+        let layout = Layout::usual(&old);
+        guest.queue(0).submit(old, &layout).unwrap();
+        let held = wait::until(SOON, || (target.held_count() == 1).then_some(()));
+        assert!(held.is_some());
+        restart(&mut service, &next);
+        drop(guest);
+        let mut guest = service.guest(&name(0));
+        write(&mut guest, &vec![0xbb; 4096]);
+        target.release_held();
+        let (status, data) = guest.queue(0).read(0, 4096).unwrap();
+        assert_eq!((status, data), (S_OK, vec![0xbb; 4096]), "{shared}");
+        ends_in_order(service, &target);
+    }
+}
+
+/// Kills the process, and starts another with this file.
+fn restart(service: &mut Service, text: &str) {
+    service.daemon.kill();
+    service.daemon.wait_exit(SOON);
+    text.clone_into(&mut service.config.text);
+    service.daemon = service.config.start();
+    service.until_served(&name(0));
+}

@@ -67,17 +67,22 @@ impl Place {
     fn claim_path(settings: SocketPathSettings, disk: &DiskSettings) -> Result<Self, Failure> {
         let path = absolute(settings.path.as_path())?;
         let lock = PathLock::acquire(&path)?;
+        let failed = |error| Failure::access(format!("cannot use the lock file: {error}"));
+        let usage = SessionsInUse::in_lock_file(&lock).map_err(failed)?;
+        let name = path.as_os_str().as_encoded_bytes();
+        let own = OwnSessions {
+            names: SessionNames::new(name, &disk.target.target, disk.target.lun),
+            sessions_left: usage.of_killed_process(),
+            usage: Arc::new(usage),
+        };
+        let key = PoolKey::new(&path, disk);
         let home = if disk.share_sessions {
-            HomeSettings::Shared(PoolKey::new(&path, disk))
+            HomeSettings::Shared { key, former: own }
         } else {
-            let failed = |error| Failure::access(format!("cannot use the lock file: {error}"));
-            let usage = SessionsInUse::in_lock_file(&lock).map_err(failed)?;
-            let name = path.as_os_str().as_encoded_bytes();
-            HomeSettings::Own(OwnSessions {
-                names: SessionNames::new(name, &disk.target.target, disk.target.lun),
-                sessions_left: usage.of_killed_process(),
-                usage: Arc::new(usage),
-            })
+            HomeSettings::Own {
+                own,
+                former: Some(key),
+            }
         };
         Ok(Self {
             door: Door::Path(settings),
@@ -98,12 +103,15 @@ impl Place {
         Ok(Self {
             door: Door::Inherited(inherited),
             lock,
-            home: HomeSettings::Own(OwnSessions {
-                names,
-                // Nobody knows: those that these settings would have brought.
-                sessions_left: disk.sessions.into(),
-                usage: Arc::new(SessionsInUse::unrecorded()),
-            }),
+            home: HomeSettings::Own {
+                own: OwnSessions {
+                    names,
+                    // Nobody knows: those that these settings would have brought.
+                    sessions_left: disk.sessions.into(),
+                    usage: Arc::new(SessionsInUse::unrecorded()),
+                },
+                former: None,
+            },
         })
     }
 }

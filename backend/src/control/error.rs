@@ -112,7 +112,7 @@ pub(crate) enum ControlError {
         lun: u16,
         other: String,
     },
-    #[error("the login for another disk of the target has just failed: {0}")]
+    #[error("the disks that share sessions: {0}")]
     OfAnother(String),
     #[error("the sessions of {target} at {portal} cannot be shared: {failure}")]
     Unshared {

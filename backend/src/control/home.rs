@@ -10,19 +10,26 @@ use super::attached::{Attached, Follower};
 use super::board::{Board, describe};
 use super::error::ControlError;
 use super::isid::SessionNames;
+use super::login::LoginRequest;
 use super::pool::{Pool, PoolKey, Pools};
-use super::probe::{Probed, log_in_and_probe};
+use super::probe::{self, Probed, log_in_and_probe};
 use super::sessions::{Keeper, SessionSettings, Sessions, connection};
 use super::socket::SessionsInUse;
 use crate::config::DiskSettings;
-use crate::engine::{Closing, LaneEvent, LaneReports, Lanes, LanesConfig, report};
+use crate::engine::{Closing, LOGOUT_LIMIT, LaneEvent, LaneReports, Lanes, LanesConfig, report};
 use crate::exit::{ExitCode, Failure};
 use crate::log_context::LogContext;
 
-/// What decides where a disk has its sessions.
+/// What decides where a disk has its sessions. A killed predecessor may have had them in the other way.
 pub(super) enum HomeSettings {
-    Own(OwnSessions),
-    Shared(PoolKey),
+    Own {
+        own: OwnSessions,
+        former: Option<PoolKey>,
+    },
+    Shared {
+        key: PoolKey,
+        former: OwnSessions,
+    },
 }
 
 /// Who the sessions are to a target, and what a former process has left of them.
@@ -36,23 +43,36 @@ pub(super) struct OwnSessions {
 
 /// Where a disk has its sessions, before there are any.
 pub(super) enum Home {
-    Own(OwnSessions),
-    Shared(Arc<Pool>),
+    Own {
+        own: OwnSessions,
+        former: Option<Arc<Pool>>,
+    },
+    Shared {
+        pool: Arc<Pool>,
+        former: OwnSessions,
+    },
 }
 
 impl HomeSettings {
     /// How many sessions a killed predecessor may have left at the target.
     pub(super) fn sessions_left(&self) -> usize {
-        match self {
-            Self::Own(own) => own.sessions_left,
-            Self::Shared(key) => key.sessions_left(),
-        }
+        let (own, pool) = match self {
+            Self::Own { own, former } => (own, former.as_ref()),
+            Self::Shared { key, former } => (former, Some(key)),
+        };
+        own.sessions_left + pool.map_or(0, PoolKey::sessions_left)
     }
 
     pub(super) fn in_pool(self, pools: &Pools) -> Home {
         match self {
-            Self::Own(own) => Home::Own(own),
-            Self::Shared(key) => Home::Shared(pools.pool(key)),
+            Self::Own { own, former } => Home::Own {
+                own,
+                former: former.map(|key| pools.pool(key)),
+            },
+            Self::Shared { key, former } => Home::Shared {
+                pool: pools.pool(key),
+                former,
+            },
         }
     }
 }
@@ -68,9 +88,44 @@ impl Home {
         board: &Arc<Board>,
     ) -> Result<Membership, ControlError> {
         match self {
-            Self::Own(own) => join_own(own, disk, board).await,
-            Self::Shared(pool) => pool.join(disk, board).await,
+            Self::Own { own, former } => {
+                if let Some(pool) = former {
+                    pool.end_former(disk).await?;
+                }
+                join_own(own, disk, board).await
+            }
+            Self::Shared { pool, former } => {
+                former.end_former(disk).await?;
+                pool.join(disk, board).await
+            }
         }
+    }
+}
+
+impl OwnSessions {
+    /// Has the target end what is left of these sessions, which the disk has no more: nothing that it
+    /// sends on others may be overtaken by it.
+    ///
+    /// # Errors
+    /// When that is not known to have happened. It can be tried again.
+    pub(super) async fn end_former(&self, disk: &DiskSettings) -> Result<(), ControlError> {
+        let left = self.usage.of_killed_process();
+        for session in 0..left {
+            let request = LoginRequest {
+                portal: &disk.target.portal,
+                target: Some(&disk.target.target),
+                initiator: &disk.initiator,
+                isid: self.names.isid(session),
+                portal_group_tag: None,
+            };
+            let mut commands = probe::open(request).await?.commands;
+            let _ = tokio::time::timeout(LOGOUT_LIMIT, commands.log_out()).await;
+        }
+        if left > 0 {
+            log::info!("what {left} former sessions had left at the target is ended");
+            self.usage.clear();
+        }
+        Ok(())
     }
 }
 

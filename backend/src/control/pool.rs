@@ -24,6 +24,9 @@ use crate::exit::Failure;
 use crate::log_context::LogContext;
 use crate::portal::Portal;
 
+/// Why a disk waits that shared sessions in a former life.
+const TASKS_LEFT: &str = "what a killed process left on the sessions that it shared is being ended";
+
 /// All pools of the process.
 #[derive(Debug, Default)]
 pub(super) struct Pools(Mutex<HashMap<PoolKey, Arc<Pool>>>);
@@ -152,6 +155,47 @@ impl Pool {
         Ok(())
     }
 
+    /// The same for a disk that has its sessions to itself now, and may have had these in a former life.
+    ///
+    /// # Errors
+    /// As [`OwnSessions::end_former`]. It can be tried again.
+    pub(super) async fn end_former(&self, disk: &DiskSettings) -> Result<(), ControlError> {
+        let live = self.live.lock().await;
+        if let Some(live) = &*live {
+            // They are being ended by those who have them now.
+            let is_raised = live.sessions.lanes().barrier().is_raised();
+            return match is_raised {
+                true => Err(ControlError::OfAnother(TASKS_LEFT.to_owned())),
+                false => Ok(()),
+            };
+        }
+        if self.key.sessions_left() == 0 {
+            return Ok(());
+        }
+        let (lock, own) = self.claim()?;
+        own.end_former(disk).await?;
+        lock.remove();
+        Ok(())
+    }
+
+    /// The right to use the sessions, and what a killed process has left of them.
+    fn claim(&self) -> Result<(PathLock, OwnSessions), ControlError> {
+        let unshared = |failure| ControlError::Unshared {
+            portal: self.key.portal.clone(),
+            target: self.key.target.to_string(),
+            failure,
+        };
+        let lock = PathLock::acquire(&self.key.path()).map_err(unshared)?;
+        let usage = SessionsInUse::in_lock_file(&lock)
+            .map_err(|error| unshared(Failure::access(error.to_string())))?;
+        let own = OwnSessions {
+            names: self.key.names(),
+            sessions_left: usage.of_killed_process(),
+            usage: Arc::new(usage),
+        };
+        Ok((lock, own))
+    }
+
     fn failures(&self) -> (u64, String) {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.clone()
@@ -162,20 +206,7 @@ impl Pool {
         disk: &DiskSettings,
         board: &Arc<Board>,
     ) -> Result<(Live, Joined), ControlError> {
-        let path = self.key.path();
-        let unshared = |failure| ControlError::Unshared {
-            portal: self.key.portal.clone(),
-            target: self.key.target.to_string(),
-            failure,
-        };
-        let lock = PathLock::acquire(&path).map_err(unshared)?;
-        let usage = SessionsInUse::in_lock_file(&lock)
-            .map_err(|error| unshared(Failure::access(error.to_string())))?;
-        let own = OwnSessions {
-            names: self.key.names(),
-            sessions_left: usage.of_killed_process(),
-            usage: Arc::new(usage),
-        };
+        let (lock, own) = self.claim()?;
         let isid = own.names.isid(0);
         let probed = log_in_and_probe(&disk.target, &disk.initiator, isid, None).await;
         let probed = probed.inspect_err(|error| self.note_failure(error))?;
