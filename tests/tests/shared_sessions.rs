@@ -131,6 +131,14 @@ fn eight_disks_have_one_session_and_each_its_own_lun() {
     let all: Vec<_> = service.disks().iter().map(sessions).collect();
     assert_eq!(all[0].len(), 1);
     assert!(all.iter().all(|other| *other == all[0]), "{all:#?}");
+    let listed = service.json(&["ls"]);
+    for session in listed["sessions"].as_array().unwrap() {
+        let others = session["shared_with"].as_array().unwrap();
+        assert_eq!(others.len(), usize::from(DISKS) - 1, "{session:#}");
+        assert!(!others.contains(&session["disk"]), "{session:#}");
+    }
+    let text = service.verb(&["ls"]).stdout;
+    assert!(text.contains("SHARED WITH             : d1, d2,"), "{text}");
     assert_eq!(locks_of_sessions(&service), 1);
     let directory = service.config.directory().to_owned();
     ends_in_order(service, &target);
@@ -345,6 +353,30 @@ fn a_lun_that_is_not_there_keeps_its_own_disk_waiting_only() {
         "{missing:#}"
     );
     assert_eq!(target.sessions().len(), 1);
+    ends_in_order(service, &target);
+}
+
+#[test]
+fn a_lun_that_never_answers_keeps_no_other_disk_from_the_sessions() {
+    let target = target([1, 2, 3]);
+    let silent = target.add(Rule::command(CommandFault::NoAnswer).lun(1));
+    let disks = |config: &mut ConfigFile| {
+        for lun in [1, 2, 3] {
+            config.disk(&name(lun), &target.url(lun), "");
+        }
+    };
+    let times = "login-timeout = '1s'\ncommand-timeout = '1s'\n";
+    let impatient = |config: &mut ConfigFile| {
+        top(config, 1);
+        config.text += times;
+    };
+    let service = Service::with(impatient, disks);
+    for lun in [2, 3] {
+        write(&mut service.guest(&name(lun)), &pattern(4096));
+    }
+    service.until(&name(1), |disk| disk["state"] == "waiting_for_target");
+    target.remove(silent);
+    write(&mut service.guest(&name(1)), &pattern(4096));
     ends_in_order(service, &target);
 }
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use iscsi_core::disk::facts::LunFacts;
 use iscsi_core::disk::probe::Probe;
 use iscsi_core::name::IscsiName;
 
@@ -15,7 +16,8 @@ use super::board::Board;
 use super::error::ControlError;
 use super::home::{First, Joined, Membership, Of, OwnSessions, start};
 use super::isid::SessionNames;
-use super::probe::log_in_and_probe;
+use super::login::LoginRequest;
+use super::probe;
 use super::sessions::{Keeper, Sessions};
 use super::socket::{PathLock, SessionsInUse};
 use crate::config::DiskSettings;
@@ -26,6 +28,9 @@ use crate::portal::Portal;
 
 /// Why a disk waits that shared sessions in a former life.
 const TASKS_LEFT: &str = "what a killed process left on the sessions that it shared is being ended";
+
+/// Why a disk could not join sessions that were there when it began to.
+const HAVE_ENDED: &str = "they have just ended";
 
 /// All pools of the process.
 #[derive(Debug, Default)]
@@ -123,18 +128,29 @@ impl Pool {
     ) -> Result<Membership, ControlError> {
         let failures = self.failures().0;
         let mut live = self.live.lock().await;
-        let joined = match &*live {
-            Some(live) => live.join(disk, board).await?,
-            None => {
-                let (count, reason) = self.failures();
-                if count != failures {
-                    // The same target, asked while this disk waited for its turn.
-                    return Err(ControlError::OfAnother(reason));
-                }
-                let (first, joined) = self.start(disk, board).await?;
-                *live = Some(first);
-                joined
+        let Some(present) = &*live else {
+            let (count, reason) = self.failures();
+            if count != failures {
+                // The same target, asked while this disk waited for its turn.
+                return Err(ControlError::OfAnother(reason));
             }
+            let (first, joined) = self.start(disk, board).await?;
+            *live = Some(first);
+            return Ok(joined.member_of(Of::Pool(Arc::clone(self))));
+        };
+        present.check(disk)?;
+        let sessions = Arc::clone(&present.sessions);
+        // A LUN that does not answer keeps nobody else waiting.
+        drop(live);
+        let (lun, facts) = look(&sessions, disk).await?;
+        let live = self.live.lock().await;
+        let joined = match &*live {
+            Some(live) if Arc::ptr_eq(&live.sessions, &sessions) => {
+                live.check(disk)?;
+                live.compare(disk);
+                Joined::new(&sessions, disk, lun, facts, board)
+            }
+            _ => return Err(ControlError::OfAnother(HAVE_ENDED.to_owned())),
         };
         Ok(joined.member_of(Of::Pool(Arc::clone(self))))
     }
@@ -207,9 +223,17 @@ impl Pool {
         board: &Arc<Board>,
     ) -> Result<(Live, Joined), ControlError> {
         let (lock, own) = self.claim()?;
-        let isid = own.names.isid(0);
-        let probed = log_in_and_probe(&disk.target, &disk.initiator, isid, None).await;
-        let probed = probed.inspect_err(|error| self.note_failure(error))?;
+        let request = LoginRequest {
+            portal: &disk.target.portal,
+            target: Some(&disk.target.target),
+            initiator: &disk.initiator,
+            isid: own.names.isid(0),
+            portal_group_tag: None,
+        };
+        let opened = probe::open(request).await;
+        let opened = opened.inspect_err(|error| self.note_failure(error))?;
+        // What is wrong with a LUN is wrong with that disk alone.
+        let probed = probe::probe_opened(&disk.target, &disk.initiator, opened).await?;
         // What is about the sessions is about none of their disks.
         let log = LogContext::of_target(self.key.target.as_str());
         let First { keeper, joined } = start(&own, disk, probed, board, &log)?;
@@ -222,33 +246,35 @@ impl Pool {
         Ok((live, joined))
     }
 
-    /// A target that is away is so for all disks. What is wrong with a LUN is wrong with that disk alone.
+    /// A target that is away is so for all disks.
     fn note_failure(&self, error: &ControlError) {
-        if !matches!(error, ControlError::Probe { .. }) {
-            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-            *failures = (failures.0.wrapping_add(1), error.to_string());
-        }
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        *failures = (failures.0.wrapping_add(1), error.to_string());
     }
 }
 
+/// Looks at a disk's LUN on the first session: the LUN field that reaches it, and what it is like.
+async fn look(sessions: &Sessions, disk: &DiskSettings) -> Result<(u64, LunFacts), ControlError> {
+    let lun = sessions.lun_field(disk.target.lun);
+    let limit = disk.initiator.login_timeout;
+    let looking = sessions.lanes().inspect(0, lun, Probe::new());
+    let looked = tokio::time::timeout(limit, looking).await;
+    let looked = looked.unwrap_or(Err(InspectionError::Timeout(limit)));
+    let Seen { facts, .. } = looked.map_err(|error| ControlError::Look {
+        target: disk.target.to_string(),
+        error,
+    })?;
+    Ok((lun, facts))
+}
+
 impl Live {
-    async fn join(&self, disk: &DiskSettings, board: &Arc<Board>) -> Result<Joined, ControlError> {
-        let lun = disk.target.lun;
-        if let Some(other) = self.sessions.disk_at(lun) {
-            let target = disk.target.target.to_string();
-            return Err(ControlError::SameLun { target, lun, other });
+    /// Two disks of one LUN would each hear half of what it tells.
+    fn check(&self, disk: &DiskSettings) -> Result<(), ControlError> {
+        let (lun, target) = (disk.target.lun, disk.target.target.to_string());
+        match self.sessions.disk_at(lun) {
+            Some(other) => Err(ControlError::SameLun { target, lun, other }),
+            None => Ok(()),
         }
-        self.compare(disk);
-        let field = self.sessions.lun_field(lun);
-        let lanes = self.sessions.lanes();
-        let limit = disk.initiator.login_timeout;
-        let looked = tokio::time::timeout(limit, lanes.inspect(0, field, Probe::new())).await;
-        let looked = looked.unwrap_or(Err(InspectionError::Timeout(limit)));
-        let Seen { facts, .. } = looked.map_err(|error| ControlError::Look {
-            target: disk.target.to_string(),
-            error,
-        })?;
-        Ok(Joined::new(&self.sessions, disk, field, facts, board))
     }
 
     /// Sessions are what they were made as. A configuration in which disks that share differ is refused;

@@ -84,18 +84,28 @@ pub(super) async fn log_in_and_probe(
         portal_group_tag,
     };
     time_limit(&url.portal, initiator, "during login and probe", async {
-        let logged_in = log_in(request).await?;
-        probe(url, logged_in).await
+        let opened = ask_for_luns(log_in(request).await?).await?;
+        probe(url, opened).await
     })
     .await
 }
 
-async fn probe(url: &TargetUrl, logged_in: LoggedIn) -> Result<Probed, ControlError> {
+/// Probes a LUN of a session, within the login time-out.
+pub(super) async fn probe_opened(
+    url: &TargetUrl,
+    initiator: &InitiatorSettings,
+    opened: Opened,
+) -> Result<Probed, ControlError> {
+    let during = "during probe";
+    time_limit(&url.portal, initiator, during, probe(url, opened)).await
+}
+
+async fn probe(url: &TargetUrl, opened: Opened) -> Result<Probed, ControlError> {
     let Opened {
         mut commands,
         reported,
         redirects,
-    } = ask_for_luns(logged_in).await?;
+    } = opened;
     let lun = lun_field(url.lun, &reported);
     let mut power_loss = None;
     let mut probe = Probe::new();
