@@ -186,7 +186,17 @@ fn sessions_come_with_the_queues_of_all_disks_and_go_with_the_last_that_uses_the
 fn a_lun_that_does_not_answer_leaves_the_others_their_share() {
     const STUCK: u16 = 1;
     let target = target([0, STUCK, 2]);
-    let service = share(&target, [0, STUCK, 2], 1);
+    let disks = |config: &mut ConfigFile| {
+        for lun in [0, STUCK, 2] {
+            config.disk(&name(lun), &target.url(lun), "");
+        }
+    };
+    // No abort of what hangs makes room for the others.
+    let for_ever = |config: &mut ConfigFile| {
+        top(config, 1);
+        config.setting("command-timeout", "forever");
+    };
+    let service = Service::with(for_ever, disks);
     let stuck = FrontendConfig {
         queue_size: 1024,
         memory_bytes: 64 << 20,
