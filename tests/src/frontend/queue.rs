@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::buffers::Buffers;
@@ -258,6 +259,30 @@ impl Queue {
     pub(super) fn call_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor belongs to `self.call`, which outlives the borrow.
         unsafe { BorrowedFd::borrow_raw(self.call.as_raw_fd()) }
+    }
+
+    /// Whoever notifies of a completion waits from now on, until [`Queue::take_notifications`]: the
+    /// back-end has made the descriptor one that does not, which its front-end can undo.
+    ///
+    /// # Panics
+    /// When the descriptor cannot be changed.
+    pub fn block_notifications(&mut self) {
+        self.take_notifications();
+        // The largest number there may be: one more does not fit.
+        self.call.write(u64::MAX - 1).expect("it is empty");
+        let flags = fcntl_getfl(self.call_fd()).expect("a descriptor");
+        fcntl_setfl(self.call_fd(), flags - OFlags::NONBLOCK).expect("a descriptor");
+        self.arm();
+    }
+
+    /// Takes all notifications that there are, and lets those go on who wait for that.
+    ///
+    /// # Panics
+    /// When the descriptor cannot be changed.
+    pub fn take_notifications(&mut self) {
+        let flags = fcntl_getfl(self.call_fd()).expect("a descriptor");
+        fcntl_setfl(self.call_fd(), flags | OFlags::NONBLOCK).expect("a descriptor");
+        let _ = self.call.read();
     }
 
     /// True when a notification is waiting, which this call takes.
