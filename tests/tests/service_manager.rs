@@ -5,11 +5,17 @@
     reason = "helpers of tests fail like tests"
 )]
 
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 
 use iscsi_test_target::{AsyncEvent, CommandFault, Rule, Sense, TestTarget};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use tempfile::TempDir;
 use vhost_user_iscsi_tests::config_file::ConfigFile;
@@ -18,6 +24,9 @@ use vhost_user_iscsi_tests::frontend::Frontend;
 use vhost_user_iscsi_tests::frontend::spec::S_OK;
 use vhost_user_iscsi_tests::served::{SOON, start_small_target};
 use vhost_user_iscsi_tests::wait;
+
+/// Long enough for many pings of a watchdog that should not come.
+const A_WHILE: Duration = Duration::from_millis(300);
 
 /// Where a service manager listens, and what it was told so far.
 struct Manager {
@@ -113,10 +122,109 @@ fn a_reload_is_told_at_its_beginning_and_its_end_whatever_comes_of_it() {
     for text in [config.text.clone(), "no = toml".to_owned()] {
         std::fs::write(config.write(), text).unwrap();
         daemon.hang_up();
-        let told = manager.wait_for("RELOADING=1");
-        assert!(told.contains("MONOTONIC_USEC="), "{told}");
+        manager.wait_for("RELOADING=1");
         manager.wait_for("READY=1");
     }
+}
+
+/// Microseconds of the clock that systemd wants to be told of.
+fn monotonic_us() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1000).unwrap()
+}
+
+/// A pipe with a name: who opens it waits until somebody writes.
+fn make_pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+/// Waits until somebody has opened the pipe; what he reads has no end until the other is dropped.
+fn wait_for_reader(pipe: &Path) -> File {
+    let open = || {
+        let mut writer = OpenOptions::new();
+        let writer = writer.write(true).custom_flags(libc::O_NONBLOCK);
+        writer.open(pipe).ok()
+    };
+    wait::until(SOON, open).unwrap()
+}
+
+/// systemd takes a `RELOADING=1` for that of a reload it asked for if it is not older than that, and
+/// then waits for `READY=1`: it has to come after what was reloaded is in force.
+#[test]
+fn a_reload_is_told_with_its_time_before_the_file_is_read_and_its_end_when_it_is_in_force() {
+    let target = start_small_target();
+    let mut config = ConfigFile::new();
+    let control = config.control_socket();
+    config.disk("a", &target.url(0), "sessions = 1");
+    let manager = Manager::new();
+    let mut daemon = start(&config, &manager, "");
+    manager.wait_for("READY=1");
+    let file = config.write();
+    config.disk("b", &target.url(0), "sessions = 1\nread-only = true");
+    fs::remove_file(&file).unwrap();
+    make_pipe(&file);
+    let before_us = monotonic_us();
+    daemon.hang_up();
+    let told = manager.wait_for("RELOADING=1");
+    let at_us = told
+        .lines()
+        .find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+    let at_us: u64 = at_us.unwrap().parse().unwrap();
+    assert!((before_us..=monotonic_us()).contains(&at_us), "{told}");
+    let mut pipe = wait_for_reader(&file);
+    assert_eq!(manager.told(), None, "the file is being read");
+    pipe.write_all(config.text.as_bytes()).unwrap();
+    drop(pipe);
+    manager.wait_for("READY=1");
+    let status = control.document(&["status"]);
+    assert_eq!(status["disks"].as_array().unwrap().len(), 2, "{status:#}");
+}
+
+/// systemd has asked for no reload then: that of a signal of others is part of the start.
+#[test]
+fn a_reload_while_it_starts_is_not_told() {
+    let target = start_small_target();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut config = ConfigFile::new();
+    config.disk("a", &target.url(0), "sessions = 1");
+    let url = format!("iscsi://127.0.0.1:{port}/iqn.2026-11.org.example:silent/0");
+    config.disk("b", &url, "login-timeout = '1h'");
+    let manager = Manager::new();
+    let mut daemon = start(&config, &manager, "");
+    drop(config.connect(&daemon, "a"));
+    fs::write(config.write(), "no = toml").unwrap();
+    daemon.hang_up();
+    daemon.wait_log("reload: nothing has changed", SOON);
+    assert_eq!(manager.told(), None, "{:#?}", daemon.log());
+    drop(silent);
+    manager.wait_for("READY=1");
+}
+
+/// The one worker of the control plane waits for a pipe that nobody writes to.
+#[test]
+fn a_control_plane_that_hangs_feeds_no_watchdog() {
+    let target = start_small_target();
+    let mut config = ConfigFile::new();
+    config.setting("sandbox", "off");
+    config.disk("a", &target.url(0), "sessions = 1");
+    let pipe = config.directory().join("pipe");
+    make_pipe(&pipe);
+    let manager = Manager::new();
+    let daemon = Launch::config(&config.write())
+        .env("NOTIFY_SOCKET", &manager.path)
+        .env("WATCHDOG_USEC", "20000")
+        .env(
+            "VHOST_USER_ISCSI_TRESPASS",
+            &format!("worker:{}", pipe.display()),
+        )
+        .spawn();
+    daemon.wait_log("VHOST_USER_ISCSI_TRESPASS", SOON);
+    let told = wait::until(A_WHILE, || manager.told());
+    assert_eq!(told, None, "{:#?}", daemon.log());
+    // It goes on as soon as somebody opens it.
+    let _writer = wait_for_reader(&pipe);
+    manager.wait_for("WATCHDOG=1");
 }
 
 #[test]
