@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::net::sockopt::set_socket_linger;
+use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,8 +18,11 @@ use super::{Cut, Direction, Shared, Weather};
 const PIECE_BYTES: usize = 32 << 10;
 /// Pieces on their way while there is a delay.
 const PIECES: usize = 64;
-/// A slow connection passes on this many pieces in a second.
+/// A slow connection takes in this many pieces in a second.
 const PIECES_PER_SECOND: u64 = 32;
+/// What waits on our side of a slow connection: what is there has been acknowledged, and a sender is
+/// to see by that how slow it is.
+const SLOW_BUFFER_BYTES: usize = 32 << 10;
 
 /// A piece, and when it is to be passed on.
 type Piece = (Instant, Vec<u8>);
@@ -156,6 +159,7 @@ impl Way<'_> {
             if pieces.send((due, buffer[..length].to_vec())).await.is_err() {
                 return Ok(());
             }
+            self.rest(from.as_ref(), length).await;
         }
     }
 
@@ -174,7 +178,6 @@ impl Way<'_> {
             if let Some(cut) = cut {
                 return Err(End::Cut(cut));
             }
-            self.rest(length).await;
         }
         to.shutdown().await?;
         Ok(())
@@ -193,10 +196,11 @@ impl Way<'_> {
         usize::try_from(piece).map_or(PIECE_BYTES, |piece| piece.clamp(1, PIECE_BYTES))
     }
 
-    async fn rest(&self, passed_bytes: usize) {
+    async fn rest(&self, from: &TcpStream, taken_bytes: usize) {
         let per_second = self.weather.borrow().bytes_per_second;
         if let Some(per_second) = per_second {
-            let micros = passed_bytes as u64 * 1_000_000 / per_second.max(1);
+            let _ = set_socket_recv_buffer_size(from, SLOW_BUFFER_BYTES);
+            let micros = taken_bytes as u64 * 1_000_000 / per_second.max(1);
             sleep(Duration::from_micros(micros)).await;
         }
     }
