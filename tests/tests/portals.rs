@@ -113,9 +113,9 @@ impl Running<'_> {
         self.site.control.ask(b"{\"verb\":\"reload\"}\n")
     }
 
-    /// Waits until the first portal was asked once more, from start to end.
-    fn until_asked_again(&self) -> Value {
-        let asked = |status: &Value| status["portals"][0]["last_discovery"].clone();
+    /// Waits until a portal was asked once more, from start to end.
+    fn until_asked_again(&self, portal: usize) -> Value {
+        let asked = |status: &Value| status["portals"][portal]["last_discovery"].clone();
         let before = asked(&self.until(|_| true));
         let once = asked(&self.until(|status| asked(status) != before));
         self.until(|status| asked(status) != once)
@@ -175,7 +175,7 @@ fn targets_and_luns_come_and_go_and_a_used_disk_stays_until_its_guest_has_gone()
     let lock = site.config.directory().join(format!("{a2}.sock.lock"));
     assert!(!lock.exists(), "what has gone leaves nothing behind");
     tgt.delete_lun(&a, 1);
-    running.until_asked_again();
+    running.until_asked_again(0);
     let status = running.until_served(&[&a1, &b7]);
     assert_eq!(status["portals"][0]["disks"], 1, "{status:#}");
     drop(guest);
@@ -302,7 +302,7 @@ fn a_target_that_is_listed_and_lets_nobody_in_keeps_its_disks() {
         problems.contains(house.name()) && problems.contains("status 0202")
     };
     running.until(refused);
-    let status = running.until_asked_again();
+    let status = running.until_asked_again(0);
     assert_eq!(status["disks"][0]["state"], "serving", "{status:#}");
     assert_eq!(status["disks"][0]["sessions"][0]["reconnects"], 0);
     house.clear_rules();
@@ -312,23 +312,52 @@ fn a_target_that_is_listed_and_lets_nobody_in_keeps_its_disks() {
     assert_eq!(said.count(), 1, "{log:#?}");
 }
 
+/// Doors of a target, which name the last one first and then themselves.
+fn doors() -> [TestTarget; 3] {
+    let ports = [free_port(), free_port(), free_port()];
+    let address = |door: usize| SocketAddr::from((Ipv4Addr::LOCALHOST, ports[door]));
+    [0, 1, 2].map(|door| {
+        let listed = [2, door].map(|door| format!("{},1", address(door)));
+        one_lun(TargetConfig {
+            listen: address(door),
+            advertised_portals: Some(listed.to_vec()),
+            ..TargetConfig::default()
+        })
+    })
+}
+
+/// Whichever of them answers first has the disk, and keeps it when the other one answers, too.
 #[test]
 fn two_portals_of_one_target_are_one_disk_at_the_address_that_was_asked() {
-    let mut tgt = Tgt::start();
-    let a = target(&mut tgt, "a", &[1, 2]);
-    let mut site = Site::new();
-    let by_name = format!("localhost:{}", tgt.port());
-    site.portal(&by_name, "");
-    site.portal(&tgt.portal(), "");
-    let running = site.start();
-    running.until_served(&[&name(&a.iqn, 1), &name(&a.iqn, 2)]);
-    let asked =
-        |status: &Value, index: usize| status["portals"][index]["last_discovery"].is_string();
-    let status = running.until(|status| asked(status, 0) && asked(status, 1));
-    assert_eq!(status["disks"].as_array().unwrap().len(), 2);
-    let disks = |index: usize| status["portals"][index]["disks"].as_u64().unwrap();
-    assert_eq!(disks(0) + disks(1), 2, "{status:#}");
-    assert_eq!(status["disks"][0]["portal"], tgt.portal());
+    for first in [0, 1] {
+        let doors = doors();
+        let disk = name(doors[0].name(), 3);
+        let mut site = Site::new();
+        // By its name, and by the address that it is listed with.
+        site.portal(&format!("localhost:{}", doors[0].portal().port()), "");
+        site.portal(&doors[1].portal().to_string(), "");
+        let (open, late) = (&doors[first], &doors[1 - first]);
+        late.refuse_connections();
+        let running = site.start();
+        let is_there = |status: &Value| {
+            let shares = [0, 1].map(|at| status["portals"][at]["disks"].as_u64().unwrap());
+            let disks = status["disks"].as_array().unwrap();
+            assert_eq!(disks.len(), 1, "{status:#}");
+            assert_eq!((shares[first], shares[1 - first]), (1, 0), "{status:#}");
+            assert_eq!(disks[0]["portal"], open.portal().to_string());
+        };
+        is_there(&running.until_served(&[&disk]));
+        late.accept_connections().unwrap();
+        running.until(|status| status["portals"][1 - first]["state"] == "discovered");
+        // What it has found counts before it is asked again.
+        running.until_asked_again(1 - first);
+        is_there(&running.until_served(&[&disk]));
+        let mut guest = running.connect(&disk);
+        assert_eq!(guest.queue(0).write(0, &pattern(512)).unwrap(), S_OK);
+        running.until_asked_again(first);
+        is_there(&running.until_served(&[&disk]));
+        assert_eq!(guest.queue(0).read(0, 512).unwrap(), (S_OK, pattern(512)));
+    }
 }
 
 #[test]
@@ -361,7 +390,7 @@ fn a_reload_changes_portals_and_a_disk_of_the_file_takes_the_place_of_what_was_f
         "{problem}"
     );
     drop(guest);
-    running.until_asked_again();
+    running.until_asked_again(0);
     running.until_served(&[&a1, &a2]);
     let mut guest = running.connect(&a2);
 
@@ -418,7 +447,7 @@ fn a_disk_whose_socket_cannot_be_had_is_tried_again_at_the_next_discovery() {
     let status = running.until(|status| status["disks"][0]["state"] == "ended");
     let problem = status["disks"][0]["problems"][0].as_str().unwrap();
     assert!(problem.contains("by another process already"), "{problem}");
-    running.until_asked_again();
+    running.until_asked_again(0);
     let log = running.daemon.log();
     let said = log.iter().filter(|line| line.contains("not served: "));
     assert_eq!(said.count(), 1, "{log:#?}");
