@@ -5,6 +5,8 @@
     reason = "helpers of tests fail like tests"
 )]
 
+use std::thread;
+
 use iscsi_test_target::TestTarget;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -18,6 +20,16 @@ use vhost_user_iscsi_tests::wait;
 
 /// What ends an alternate screen.
 const LEFT: &str = "\x1b[?1049l";
+
+/// What hides the cursor, and what shows it.
+const HIDDEN: &str = "\x1b[?25l";
+const SHOWN: &str = "\x1b[?25h";
+
+/// What function keys send that have `s` and `q` in it: 3 and 1 of a keypad in application mode.
+const KEYPAD: [&[u8]; 2] = [b"\x1bOs", b"\x1bOq"];
+
+/// What begins a screen.
+const HOME: &str = "\x1b[H";
 
 /// A service with the disk `a`, which is served.
 fn watched() -> (TestTarget, Service) {
@@ -37,11 +49,15 @@ fn top(service: &Service) -> InTerminal {
 #[test]
 fn whatever_ends_it_leaves_the_terminal_as_it_was() {
     let (_target, service) = watched();
-    let ways: [fn(&mut InTerminal); 4] = [
+    let ways: [fn(&mut InTerminal); 8] = [
         |top| top.press(b"q"),
+        |top| top.press(b"Q"),
         |top| top.press(b"\x03"),
+        |top| top.press(b"\x04"),
         |top| top.signal(Signal::TERM),
         |top| top.signal(Signal::INT),
+        |top| top.signal(Signal::HUP),
+        |top| top.signal(Signal::QUIT),
     ];
     for (way, end) in ways.into_iter().enumerate() {
         let mut top = top(&service);
@@ -50,7 +66,9 @@ fn whatever_ends_it_leaves_the_terminal_as_it_was() {
         let status = top.wait_exit(SOON);
         assert_eq!(status.code(), Some(0), "way {way}: {}", top.written());
         assert!(top.is_restored(), "way {way}");
-        wait::until(SOON, || top.written().contains(LEFT).then_some(())).unwrap();
+        let written = || Some(top.written()).filter(|written| written.contains(LEFT));
+        let written = wait::until(SOON, written).unwrap();
+        assert!(written.rfind(HIDDEN) < written.rfind(SHOWN), "way {way}");
     }
 }
 
@@ -68,17 +86,50 @@ fn a_process_that_goes_away_and_comes_back_is_watched_again() {
     assert!(top.is_restored());
 }
 
+/// Whether the last screen that was written to its end shows sessions.
+fn shows_sessions(top: &InTerminal) -> bool {
+    let written = top.written();
+    let screen = written.rsplit(HOME).nth(1);
+    screen.is_some_and(|screen| screen.contains("session 0"))
+}
+
+fn wait_for_screens(top: &InTerminal, count: usize) {
+    let screens = || top.written().matches(HOME).count();
+    let wanted = screens() + count;
+    wait::until(SOON, || (screens() >= wanted).then_some(())).unwrap();
+}
+
 #[test]
 fn sessions_come_and_go_by_a_key_and_function_keys_do_nothing() {
     let (_target, service) = watched();
     let mut top = top(&service);
-    assert!(!top.written().contains("session 0"));
-    top.press(b"\x1b[A");
-    top.wait_for("reads/s", SOON);
-    top.press(b"s");
-    top.wait_for("session 0", SOON);
+    for key in KEYPAD {
+        top.press(key);
+        wait_for_screens(&top, 3);
+        assert!(!shows_sessions(&top), "{key:?}");
+    }
+    for is_shown in [true, false, true] {
+        top.press(b"s");
+        let is_so = || (shows_sessions(&top) == is_shown).then_some(());
+        assert!(wait::until(SOON, is_so).is_some(), "{}", top.written());
+    }
     top.press(b"q");
     assert_eq!(top.wait_exit(SOON).code(), Some(0));
+}
+
+/// Three lines of JSON, each of an interval.
+fn three_intervals(service: &Service) -> Vec<Value> {
+    let output = service.verb(&["top", "--json", "-n", "3", "--interval", "200ms"]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let lines = output.stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn writes(line: &Value) -> [u64; 2] {
+    let write = &line["disks"][0]["total"]["write"];
+    ["requests", "bytes"].map(|key| write[key].as_u64().unwrap())
 }
 
 #[test]
@@ -87,22 +138,30 @@ fn json_has_a_line_for_each_interval_with_what_was_done_in_it() {
     let mut guest = service.guest("a");
     // What was done before is in no interval.
     assert_eq!(guest.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
-    let output = service.verb(&["top", "--json", "-n", "3", "--interval", "100ms"]);
-    assert_eq!(output.code, Some(0), "{}", output.stderr);
-    let lines: Vec<Value> = output
-        .stdout
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = three_intervals(&service);
     assert_eq!(lines.len(), 3);
     for line in &lines {
-        assert!(line["interval_us"].as_u64().unwrap() >= 100_000);
+        assert!(line["interval_us"].as_u64().unwrap() >= 200_000);
         let disk = &line["disks"][0];
         assert_eq!(disk["name"], "a");
         assert_eq!(disk["state"], "serving");
-        assert_eq!(disk["total"]["write"]["requests"], 0);
+        assert_eq!(writes(line), [0, 0]);
         assert_eq!(disk["sessions"][0]["state"], "logged_in");
     }
+    // What is done meanwhile is in one of them, and in no other.
+    let mut done = 0;
+    let lines = thread::scope(|scope| {
+        let top = scope.spawn(|| three_intervals(&service));
+        while !top.is_finished() {
+            assert_eq!(guest.queue(0).write(0, &pattern(4096)).unwrap(), S_OK);
+            done += 1;
+        }
+        top.join().unwrap()
+    });
+    let counted: u64 = lines.iter().map(|line| writes(line)[0]).sum();
+    let bytes: u64 = lines.iter().map(|line| writes(line)[1]).sum();
+    assert!((1..=done).contains(&counted), "{counted} of {done}");
+    assert_eq!(bytes, 4096 * counted);
 }
 
 #[test]
