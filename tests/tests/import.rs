@@ -33,9 +33,12 @@ const SECRETS: [&str; 10] = [
     "sesame-open-up",
     "march-hare-42",
     "bm8tbW9yZS10ZWE=",
-    "no-more-tea",
+    DECODED,
     "never-shown-0",
 ];
+
+/// What the one before it says: no sample has it as it is.
+const DECODED: &str = "no-more-tea";
 
 /// A file that a sample names as that of a secret.
 const SECRET_OF_QEMU: &str = "/etc/qemu/mail.secret";
@@ -102,8 +105,24 @@ fn what_becomes_of_each_sample_is_accepted() {
     }
 }
 
+/// All that stands in a file, or in those below a directory.
+fn text_of(path: &Path) -> String {
+    if path.is_file() {
+        return fs::read_to_string(path).unwrap();
+    }
+    let entries = fs::read_dir(path).unwrap();
+    entries
+        .map(|entry| text_of(&entry.unwrap().path()))
+        .collect()
+}
+
 #[test]
 fn no_secret_gets_into_the_output_with_or_without_files_for_them() {
+    let all = text_of(&samples());
+    let missing = SECRETS
+        .into_iter()
+        .find(|secret| *secret != DECODED && !all.contains(secret));
+    assert_eq!(missing, None, "a secret of no sample");
     for (sample, _) in SAMPLES {
         let directory = TempDir::with_prefix("import-").unwrap();
         let secrets = directory.path().join("secrets");
@@ -137,16 +156,16 @@ fn secret_files_hold_the_secret_are_private_and_never_overwritten() {
         assert_eq!(fs::read_to_string(&path).unwrap(), secret);
         assert_eq!(mode(&path), 0o600);
     }
-    // One that is there keeps all others from being written.
-    fs::remove_file(secrets.join("array1")).unwrap();
-    fs::write(secrets.join("host1"), "mine").unwrap();
-    let again = import(&arguments);
-    assert_eq!((again.code, again.stdout.as_str()), (Some(13), ""));
-    assert!(
-        again.stderr.contains("host1 is there already"),
-        "{}",
-        again.stderr
-    );
-    assert_eq!(fs::read_to_string(secrets.join("host1")).unwrap(), "mine");
-    assert!(!secrets.join("array1").exists());
+    // One that is there keeps all others from being written, whichever it is.
+    for (there, other) in [("host1", "array1"), ("array1", "host1")] {
+        fs::remove_file(secrets.join(other)).unwrap();
+        fs::write(secrets.join(there), "mine").unwrap();
+        let again = import(&arguments);
+        assert_eq!((again.code, again.stdout.as_str()), (Some(13), ""));
+        let named = format!("{there} is there already");
+        assert!(again.stderr.contains(&named), "{}", again.stderr);
+        assert_eq!(fs::read_to_string(secrets.join(there)).unwrap(), "mine");
+        assert!(!secrets.join(other).exists());
+        fs::write(secrets.join(other), "").unwrap();
+    }
 }
