@@ -102,6 +102,29 @@ fn writes(target: &TestTarget) -> usize {
     target.events().iter().filter(|e| is_write(e)).count()
 }
 
+/// No session is made.
+fn no_login() -> Rule {
+    Rule::login(LoginFault::Status {
+        class: 3,
+        detail: 1,
+    })
+}
+
+/// Submits a request, which is not sent as long as a session cannot be made: not even until that was
+/// tried twice more, which takes longer than a lane takes.
+fn leave_unsent(target: &TestTarget, frontend: &mut Frontend, queue: usize, request: &Request) {
+    let is_refusal = |event: &Event| matches!(event, Event::LoginRefused { .. });
+    let refusals = || target.events().iter().filter(|e| is_refusal(e)).count();
+    let (writes_before, refusals_before) = (writes(target), refusals());
+    let layout = Layout::usual(request);
+    let queue = frontend.queue(queue);
+    queue.submit(request.clone(), &layout).unwrap();
+    let tried = || (refusals() >= refusals_before + 2).then_some(());
+    assert!(wait::until(SOON, tried).is_some(), "nobody logs in");
+    assert_eq!(queue.poll_used().unwrap(), None);
+    assert_eq!(writes(target), writes_before);
+}
+
 #[test]
 fn a_write_that_io_timeout_has_failed_does_not_run_later() {
     for length in LENGTHS {
@@ -113,11 +136,7 @@ fn a_write_that_io_timeout_has_failed_does_not_run_later() {
         warm_up(&mut frontend);
         leave_held(&served.target, &mut frontend, 0, length);
         // The session of the other queue lives on; this one is not to be had again for now.
-        let refusal = LoginFault::Status {
-            class: 3,
-            detail: 1,
-        };
-        let refusal = served.target.add(Rule::login(refusal));
+        let refusal = served.target.add(no_login());
         cut_session_of(&served.target, &mut frontend, 0);
         assert_eq!(statuses(&mut frontend, 0), [S_IOERR, S_IOERR]);
         let before = writes(&served.target);
@@ -137,21 +156,11 @@ fn other_sessions_wait_until_a_lost_one_is_back_and_then_go_on() {
     let mut frontend = served.connect(queues(2, true));
     warm_up(&mut frontend);
     leave_held(&served.target, &mut frontend, 0, 4096);
-    let refusal = LoginFault::Status {
-        class: 3,
-        detail: 1,
-    };
-    let refusal = served.target.add(Rule::login(refusal));
+    let refusal = served.target.add(no_login());
     cut_session_of(&served.target, &mut frontend, 0);
     served.daemon.wait_log("requests wait", SOON);
-    let before = writes(&served.target);
     let request = Request::write(64, pattern(4096));
-    let layout = Layout::usual(&request);
-    frontend.queue(1).submit(request, &layout).unwrap();
-    // Stopping and starting a ring is answered by the lane, which has looked at the ring by then.
-    let base = frontend.stop_queue(1).unwrap();
-    frontend.start_queue(1, base).unwrap();
-    assert_eq!(writes(&served.target), before);
+    leave_unsent(&served.target, &mut frontend, 1, &request);
     served.target.remove(refusal);
     assert_eq!(statuses(&mut frontend, 1), [S_OK]);
     assert_eq!(statuses(&mut frontend, 0), [S_OK, S_OK]);
@@ -165,10 +174,15 @@ fn a_write_that_a_stopped_ring_has_given_up_does_not_run_later() {
         let mut frontend = served.connect(queues(2, false));
         warm_up(&mut frontend);
         leave_held(&served.target, &mut frontend, 0, length);
+        // Its task lives until the session is made anew, which cannot be for now.
+        let refusal = served.target.add(no_login());
         frontend.stop_queue(0).unwrap();
         assert_eq!(statuses(&mut frontend, 0), [S_IOERR]);
         let new = pattern(length);
-        assert_eq!(frontend.queue(1).write(0, &new).unwrap(), S_OK);
+        let request = Request::write(0, new.clone());
+        leave_unsent(&served.target, &mut frontend, 1, &request);
+        served.target.remove(refusal);
+        assert_eq!(statuses(&mut frontend, 1), [S_OK]);
         newer_data_stays(&served.target, &mut frontend, 1, &new);
     }
 }
@@ -179,10 +193,14 @@ fn a_write_of_a_front_end_that_has_gone_does_not_run_later() {
     let mut frontend = served.connect(queues(2, false));
     warm_up(&mut frontend);
     leave_held(&served.target, &mut frontend, 1, 4096);
+    let refusal = served.target.add(no_login());
     drop(frontend);
     let mut frontend = served.connect(queues(1, false));
     let new = pattern(4096);
-    assert_eq!(frontend.queue(0).write(0, &new).unwrap(), S_OK);
+    let request = Request::write(0, new.clone());
+    leave_unsent(&served.target, &mut frontend, 0, &request);
+    served.target.remove(refusal);
+    assert_eq!(statuses(&mut frontend, 0), [S_OK]);
     newer_data_stays(&served.target, &mut frontend, 0, &new);
 }
 
