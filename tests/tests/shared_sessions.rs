@@ -613,3 +613,27 @@ fn restart(service: &mut Service, text: &str) {
     service.daemon = service.config.start();
     service.until_served(&name(0));
 }
+
+#[test]
+fn the_disks_of_a_portal_share_when_it_says_so() {
+    const LUNS: u16 = 4;
+    let target = target(0..LUNS);
+    let portal = |config: &mut ConfigFile| {
+        config.text += &format!(
+            "[[portal]]\naddress = '{}'\nsocket-directory = '{}'\nshare-sessions = true\n",
+            target.portal(),
+            config.directory().display()
+        );
+    };
+    let service = Service::start(portal);
+    let all = wait::until(SOON, || {
+        let disks = service.disks();
+        let is_served = |disk: &Value| disk["state"] == "serving" && is_back(disk, 0);
+        let are_there = disks.len() == usize::from(LUNS) && disks.iter().all(is_served);
+        are_there.then_some(disks)
+    });
+    let all: Vec<_> = all.expect("they are found").iter().map(sessions).collect();
+    assert!(all.iter().all(|disk| *disk == all[0]), "{all:#?}");
+    assert_eq!(target.sessions().len(), 1);
+    ends_in_order(service, &target);
+}
