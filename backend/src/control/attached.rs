@@ -178,12 +178,7 @@ impl Attached {
         let Seen { facts, session } = match self.inspect(lane, Probe::new()).await {
             Ok(seen) => seen,
             Err(InspectionError::NoSession) => return Err(Unseen::NoSession),
-            Err(error) => {
-                return Err(Unseen::Failed(ControlError::Look {
-                    target: target.to_string(),
-                    error,
-                }));
-            }
+            Err(error) => return Err(Unseen::Failed(ControlError::of_look(target, error))),
         };
         self.check(&facts, &target.portal).map_err(Unseen::Failed)?;
         // Before the lane sends what waits.

@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::engine::InspectionError;
 use crate::exit::{ExitCode, Failure};
 use crate::portal::{Portal, PortalError};
+use crate::url::TargetUrl;
 
 /// What to do about a target that does what it should not.
 const LOOK_AT_TARGET: &str = "look into the target's log, and for a newer version of it";
@@ -125,6 +126,22 @@ pub(crate) enum ControlError {
 }
 
 impl ControlError {
+    /// A look at a disk's LUN on a session that is there has come to nothing.
+    pub(super) fn of_look(disk: &TargetUrl, error: InspectionError) -> Self {
+        match error {
+            InspectionError::Probe(error) => Self::Probe {
+                portal: disk.portal.clone(),
+                target: disk.target.to_string(),
+                lun: disk.lun,
+                error,
+            },
+            error => Self::Look {
+                target: disk.to_string(),
+                error,
+            },
+        }
+    }
+
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Resolve { .. } | Self::Closed { .. } | Self::NotIscsi { .. } => {

@@ -260,10 +260,7 @@ async fn look(sessions: &Sessions, disk: &DiskSettings) -> Result<(u64, LunFacts
     let looking = sessions.lanes().inspect(0, lun, Probe::new());
     let looked = tokio::time::timeout(limit, looking).await;
     let looked = looked.unwrap_or(Err(InspectionError::Timeout(limit)));
-    let Seen { facts, .. } = looked.map_err(|error| ControlError::Look {
-        target: disk.target.to_string(),
-        error,
-    })?;
+    let Seen { facts, .. } = looked.map_err(|error| ControlError::of_look(&disk.target, error))?;
     Ok((lun, facts))
 }
 
