@@ -393,7 +393,16 @@ fn a_lun_that_never_answers_keeps_no_other_disk_from_the_sessions() {
 #[test]
 fn a_lun_that_was_replaced_gets_nothing_and_the_others_go_on() {
     let right = target([0, 1]);
-    let service = share(&right, [0, 1], 1);
+    let disks = |config: &mut ConfigFile| {
+        for lun in [0, 1] {
+            config.disk(&name(lun), &right.url(lun), "");
+        }
+    };
+    let often = |config: &mut ConfigFile| {
+        top(config, 1);
+        config.setting("capacity-poll", "1s");
+    };
+    let service = Service::with(often, disks);
     let portal = right.portal();
     let disk = |target: &TestTarget, lun| target.disk(lun).unwrap();
     let (first, second) = (disk(&right, 0), disk(&right, 1));
@@ -401,6 +410,13 @@ fn a_lun_that_was_replaced_gets_nothing_and_the_others_go_on() {
     for guest in &mut guests {
         write(guest, &pattern(4096));
     }
+    let hold = Rule::command(CommandFault::Hold).opcode(opcode::WRITE_16);
+    right.add(hold.once());
+    let waits = Request::write(8, vec![2; 4096]);
+    let layout = Layout::usual(&waits);
+    guests[1].queue(0).submit(waits, &layout).unwrap();
+    let held = wait::until(SOON, || (right.held_count() == 1).then_some(()));
+    assert!(held.is_some());
     right.stop();
     let replaced = |other: LunConfig| {
         start_target(TargetConfig {
@@ -411,11 +427,9 @@ fn a_lun_that_was_replaced_gets_nothing_and_the_others_go_on() {
     };
     let wrong = replaced(LunConfig {
         serial: Some("wrong".to_owned()),
+        capacity_bytes: 2 * DISK_BYTES,
         ..named(1, None)
     });
-    let waits = Request::write(8, vec![2; 4096]);
-    let layout = Layout::usual(&waits);
-    guests[1].queue(0).submit(waits, &layout).unwrap();
     write(&mut guests[0], &vec![1; 4096]);
     let line = service.daemon.wait_log("identity changed", SOON);
     assert!(line.contains("lun-1") && line.contains("wrong"), "{line}");
@@ -423,11 +437,17 @@ fn a_lun_that_was_replaced_gets_nothing_and_the_others_go_on() {
         write(&mut guests[0], &vec![3; 4096]);
     }
     assert_eq!(guests[1].queue(0).poll_used().unwrap(), None);
+    let is_for_wrong = |event: &Event| matches!(event, Event::Command { lun: Some(1), .. });
     let is_write_to_wrong = |event: &Event| match event {
         Event::Command { lun, cdb, .. } => *lun == Some(1) && cdb[0] == opcode::WRITE_16,
         _ => false,
     };
     assert!(!wrong.events().iter().any(is_write_to_wrong));
+    // It is looked at again and again, also by the poll, and that costs the others nothing.
+    let looks = || wrong.events().into_iter().filter(is_for_wrong).count();
+    let looked = wait::until(3 * SOON, || (looks() >= 160).then_some(()));
+    assert!(looked.is_some(), "{}", looks());
+    assert_eq!(logins(&wrong), 1, "{:#?}", service.daemon.log());
     wrong.stop();
     let right = replaced(named(1, Some(second)));
     let answer = guests[1].queue(0).wait_used(SOON).unwrap();

@@ -58,7 +58,7 @@ pub(super) struct Lane {
     pub(super) polling: [Polling; 2],
     /// Boxed, for it is taken out and put back while it is used.
     pub(super) connection: Option<Box<Connection>>,
-    /// How many it has had.
+    /// Which of all sessions it is.
     pub(super) session_number: SessionNumber,
     /// By their numbers; an empty place is reused.
     pub(super) units: Vec<Option<Unit>>,

@@ -12,7 +12,7 @@ use iscsi_core::session::{Event, Outcome, Placement, Received, RequestTag, Sessi
 use super::coalescing::Coalescing;
 use super::inspection::is_inspection;
 use super::lane::{Lane, in_ms};
-use super::message::{Connection, LaneEvent, LossReason, report};
+use super::message::{Connection, LaneEvent, LossReason, SessionNumber, report};
 use super::reactor::Token;
 use super::transport::{Arrived, Sink, is_memory_lost, is_worth_placing};
 use super::unit::UnitId;
@@ -47,7 +47,7 @@ impl Lane {
             return self.report_loss(LossReason::Io(error));
         }
         self.connection = Some(connection);
-        self.session_number.0 += 1;
+        self.session_number = SessionNumber::next();
         self.admit_only(admitted);
         self.wake_rings();
         // What arrived together with the last answer of the probe.

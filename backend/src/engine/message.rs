@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
@@ -122,9 +123,18 @@ pub(super) enum UnitMessage {
     Refuse(LossReason),
 }
 
-/// Tells the sessions of a lane apart, one after the other.
+/// Tells all sessions of the process apart: a lane may answer for another that has gone, and one of the
+/// same index may come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SessionNumber(pub(super) u64);
+pub(crate) struct SessionNumber(u64);
+
+impl SessionNumber {
+    /// One that no session has had.
+    pub(super) fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
 
 /// Held by a lane until it has let go of a disk; nothing is ever sent.
 pub(super) type UnitEnded = SyncSender<()>;

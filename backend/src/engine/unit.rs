@@ -290,8 +290,12 @@ impl Lane {
     fn refuse_unit(&mut self, id: UnitId, reason: LossReason) {
         let shares_session = self.units.iter().flatten().count() > 1;
         let Some(unit) = self.unit(id) else { return };
-        if !shares_session || unit.requests.in_flight() > 0 {
+        if !shares_session || unit.is_admitted && unit.requests.in_flight() > 0 {
             return self.lose(reason);
+        }
+        if !unit.is_admitted {
+            // Nothing of it was sent on this session, and somebody is looking already.
+            return;
         }
         let (lane, is_connected) = (self.config.index, self.connection.is_some());
         if is_connected {
